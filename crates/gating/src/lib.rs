@@ -1,0 +1,86 @@
+//! Router logits to routing table: scores, selection, weights, losses; forward and backward.
+//!
+//! The four rooms: this file says what the operation is, [`reference`] is its executable
+//! specification in f64, `cpu` is the fast implementation, and the GPU's launch code will stand in
+//! `gpu.rs`.
+//!
+//! Shapes: logits and scores `[T, E]` f32 row-major; weights and their gradients `[A]`.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod cpu;
+pub mod curriculum;
+pub mod dropout;
+pub mod losses;
+pub mod reference;
+mod state;
+pub mod stochastic;
+
+pub use state::{GateInputs, GateState, GateStatus, Losses};
+
+use tollgate_core::options::GateOptions;
+use tollgate_core::{Result, RowView, RowViewMut, StepContext};
+
+/// The gate as an operation, implemented by each device.
+///
+/// All memory belongs to the caller; [`GateState`] is reused from step to step and allocates only
+/// when it grows.
+pub trait Gating {
+    /// Row-wise softmax: `probs[t,e] = exp(z[t,e] − lse[t])`, `lse` = log Σ exp.
+    ///
+    /// Masked logits (−∞) have probability exactly 0; a row of only −∞ gives zeros and `lse` −∞.
+    /// A row with NaN or +∞ is faulty: probabilities and `lse` are NaN.
+    ///
+    /// # Errors
+    /// Shapes that differ.
+    fn softmax(
+        &self,
+        logits: RowView<'_, f32>,
+        probs: RowViewMut<'_, f32>,
+        lse: &mut [f32],
+    ) -> Result<()>;
+
+    /// `dlogits[t,j] = p_j (dprobs_j − Σ_e p_e dprobs_e)`.
+    ///
+    /// # Errors
+    /// Shapes that differ.
+    fn softmax_backward(
+        &self,
+        probs: RowView<'_, f32>,
+        dprobs: RowView<'_, f32>,
+        dlogits: RowViewMut<'_, f32>,
+    ) -> Result<()>;
+
+    /// The whole gate: scores, selection, weights, capacity, Gating Dropout, histogram and losses.
+    ///
+    /// # Errors
+    /// Options out of range, shapes that differ, inputs that the router needs and were not given;
+    /// `state` is untouched then. Faulty rows are no error: see [`GateStatus`].
+    fn gate(
+        &self,
+        inputs: &GateInputs<'_>,
+        options: &GateOptions,
+        ctx: &StepContext,
+        state: &mut GateState,
+    ) -> Result<()>;
+
+    /// The gradient of the loss with respect to the logits: from the combine weights
+    /// (`dweights[a]`, for the assignments of `state.table`) and from the balance and z losses.
+    ///
+    /// Writes all of `dlogits` `[T,E]`, and of `dnoise_logits` `[T,E]` for the noisy router (where
+    /// it is required). `inputs`, `options` and `ctx` are those of the forward pass.
+    ///
+    /// # Errors
+    /// Shapes that differ, a missing output.
+    fn gate_backward(
+        &self,
+        inputs: &GateInputs<'_>,
+        options: &GateOptions,
+        ctx: &StepContext,
+        state: &GateState,
+        dweights: &[f32],
+        dlogits: RowViewMut<'_, f32>,
+        dnoise_logits: Option<RowViewMut<'_, f32>>,
+    ) -> Result<()>;
+}
