@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+
+use crate::math::vectorized;
 
 crate::named::named_enum! {
     /// The element type of activations and expert weights. Router logits, probabilities and
@@ -64,6 +67,37 @@ pub trait Element:
     fn to_f64(self) -> f64 {
         f64::from(self.to_f32())
     }
+    /// [`Element::to_f32`] of a slice, vectorised. Panics if the lengths differ.
+    #[inline]
+    fn widen(from: &[Self], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "one f32 an element");
+        vectorized(
+            #[inline(always)]
+            || {
+                for (t, f) in to.iter_mut().zip(from) {
+                    *t = f.to_f32();
+                }
+            },
+        );
+    }
+    /// [`Element::from_f32`] of a slice, vectorised. Panics if the lengths differ.
+    #[inline]
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        assert_eq!(from.len(), to.len(), "one element an f32");
+        vectorized(
+            #[inline(always)]
+            || {
+                for (t, &f) in to.iter_mut().zip(from) {
+                    *t = Self::from_f32(f);
+                }
+            },
+        );
+    }
+    /// The slice itself where the type is f32, so that widening can be skipped.
+    #[inline(always)]
+    fn as_f32(_slice: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Element for f32 {
@@ -77,18 +111,78 @@ impl Element for f32 {
     fn from_f32(value: f32) -> Self {
         value
     }
+    #[inline]
+    fn widen(from: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+    #[inline]
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+    #[inline(always)]
+    fn as_f32(slice: &[Self]) -> Option<&[f32]> {
+        Some(slice)
+    }
 }
 
 impl Element for f16 {
     const DTYPE: DType = DType::F16;
     const NAN: Self = f16::NAN;
+    // Both directions without branches and without asking for the machine's instruction each time,
+    // so that loops over them vectorise; NaNs keep their sign and upper bits and become quiet, as
+    // the instruction makes them.
     #[inline(always)]
     fn to_f32(self) -> f32 {
-        f16::to_f32(self)
+        let bits = u32::from(self.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        // The exponent is 112 too small; multiplying by 2^112 also normalises subnormals.
+        let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
+        let quiet = if bits & 0x3ff == 0 { 0 } else { 0x40_0000 };
+        let special = magnitude | 0x7f80_0000 | quiet;
+        let magnitude = if bits & 0x7c00 == 0x7c00 {
+            special
+        } else {
+            finite
+        };
+        f32::from_bits(magnitude | (bits & 0x8000) << 16)
     }
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
-        f16::from_f32(value)
+        let bits = value.to_bits();
+        let magnitude = bits & 0x7fff_ffff;
+        // Exponent less 112, half a unit added (ties to even), truncated; a carry into the exponent
+        // is right, and beyond the largest number gives infinity.
+        let rounded = magnitude.wrapping_add(0xc800_0fff + ((magnitude >> 13) & 1)) >> 13;
+        // The spacing of f32 around 0.5 is that of f16's subnormals: the addition rounds.
+        let subnormal = (f32::from_bits(magnitude) + 0.5)
+            .to_bits()
+            .wrapping_sub(0x3f00_0000);
+        let small = if magnitude < 0x3880_0000 {
+            subnormal
+        } else {
+            rounded
+        };
+        let finite = if magnitude < 0x4780_0000 {
+            small
+        } else {
+            0x7c00
+        };
+        let quiet = 0x7e00 | (magnitude >> 13) & 0x3ff;
+        let magnitude = if magnitude > 0x7f80_0000 {
+            quiet
+        } else {
+            finite
+        };
+        f16::from_bits((magnitude | (bits >> 16) & 0x8000) as u16)
+    }
+    // The library's slices use the conversion instruction, where there is one.
+    #[inline]
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+    #[inline]
+    fn narrow(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
 }
 
@@ -140,6 +234,59 @@ mod tests {
                 "widening {high:04x}"
             );
         }
+    }
+
+    #[test]
+    fn f16_conversion_agrees_with_half_on_every_boundary() {
+        for bits in 0..=u16::MAX {
+            let exact = f16::from_bits(bits);
+            let (ours, theirs) = (Element::to_f32(exact), exact.to_f32());
+            assert_eq!(ours.to_bits(), theirs.to_bits(), "widening {bits:04x}");
+        }
+        // Every pattern of the 16 upper bits, with lower bits on both sides of each tie.
+        for high in 0..=u16::MAX {
+            for low in [
+                0u32, 1, 0xfff, 0x1000, 0x1001, 0x3000, 0x7fff, 0x8000, 0xefff, 0xffff,
+            ] {
+                let value = f32::from_bits(u32::from(high) << 16 | low);
+                let (ours, theirs) = (<f16 as Element>::from_f32(value), f16::from_f32(value));
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{high:04x} {low:04x}");
+            }
+        }
+    }
+
+    /// Slices convert to the bits that single elements convert to, whatever their length.
+    fn slices_agree<T: Element>() {
+        let odd = f32::from_bits(0x7fa0_1234);
+        let values: Vec<f32> = (0..4099u32)
+            .map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)))
+            .chain([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, odd])
+            .collect();
+        for len in [0, 1, 7, 33, values.len()] {
+            let mut narrow = vec![T::default(); len];
+            T::narrow(&values[..len], &mut narrow);
+            let mut wide = vec![1.0; len];
+            T::widen(&narrow, &mut wide);
+            for i in 0..len {
+                let one = T::from_f32(values[i]);
+                assert_eq!(
+                    bytemuck::bytes_of(&narrow[i]),
+                    bytemuck::bytes_of(&one),
+                    "{} of {:08x}",
+                    T::DTYPE,
+                    values[i].to_bits()
+                );
+                assert_eq!(wide[i].to_bits(), one.to_f32().to_bits());
+            }
+            assert_eq!(T::as_f32(&narrow).is_some(), T::DTYPE == DType::F32);
+        }
+    }
+
+    #[test]
+    fn slices_convert_as_elements_do() {
+        slices_agree::<f32>();
+        slices_agree::<f16>();
+        slices_agree::<bf16>();
     }
 
     #[test]

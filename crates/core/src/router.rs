@@ -109,6 +109,11 @@ impl Router {
         self.scores().is_some()
     }
 
+    /// Whether noise is added to the logits in training.
+    pub fn is_noisy(&self) -> bool {
+        matches!(self, Self::Noisy { .. })
+    }
+
     /// Whether every token takes its best or its best two experts by softmax: the routers for
     /// which `weights = top2` is defined.
     pub fn chooses_one_or_two(&self) -> bool {

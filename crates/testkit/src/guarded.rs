@@ -41,7 +41,7 @@ impl<T: Element> Guarded<T> {
     /// A guarded copy of `values`.
     pub fn from_slice(values: &[T], misalign: usize) -> Self {
         let mut guarded = Self::new(values.len(), misalign);
-        guarded.as_mut().copy_from_slice(values);
+        guarded.as_mut_slice().copy_from_slice(values);
         guarded
     }
 
@@ -50,7 +50,7 @@ impl<T: Element> Guarded<T> {
     }
 
     /// The buffer.
-    pub fn as_mut(&mut self) -> &mut [T] {
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.memory[self.start..self.start + self.len]
     }
 
@@ -84,7 +84,7 @@ mod tests {
     fn a_write_outside_is_found() {
         let mut g = Guarded::<f32>::new(5, 3);
         assert!(g.as_slice().iter().all(|v| v.is_nan()));
-        g.as_mut().fill(1.0);
+        g.as_mut_slice().fill(1.0);
         g.assert_canaries("inside");
         let end = g.start + g.len;
         g.memory[end] = 123.0;
