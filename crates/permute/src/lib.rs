@@ -1,7 +1,17 @@
 //! Routing table to expert-major rows, and the weighted way back; forward and backward.
+//!
+//! [`Permute::sort`] numbers the rows of a [`RoutingTable`], [`Permute::permute`] gathers the
+//! tokens into them and [`Permute::unpermute`] sums a token's rows with its routing weights; the
+//! two backward operations are their transposes. [`mod@reference`] says the same in f64.
+//!
+//! Arithmetic is plain IEEE 754 throughout: a NaN or infinite weight reaches the outputs of its
+//! token (0 · ∞ is NaN), a sum of zeros from +0 is +0, products keep their sign of zero.
+//! Assignments, tokens and rows are numbered in i32; more are refused with
+//! [`Error::Overflow`](tollgate_core::Error::Overflow). Offsets into matrices are usize.
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod cpu;
 pub mod reference;
 
@@ -21,18 +31,25 @@ pub struct PermuteMaps {
     pub expert_offsets: Vec<i32>,
 }
 
-/// Permutation as an operation, implemented by each device. All memory belongs to the caller.
+/// Permutation as an operation, implemented by each device. All memory belongs to the caller; only
+/// the maps grow, to the largest table seen.
+///
+/// Operations check whatever they index with before they write: lengths and shapes, every index
+/// that is followed, and that the maps count the same rows for every expert as the table does.
+/// Expert indices are looked at by [`Permute::sort`] only. Maps need not come from `sort`: rows may
+/// be numbered in any order inside an expert.
 pub trait Permute {
-    /// Counts, offsets and stable maps of a table.
+    /// Counts, offsets and stable maps of a table, in O(A + T + E).
     ///
     /// # Errors
-    /// A broken invariant of the table, before anything is written.
+    /// The broken invariant that [`RoutingTable::validate`] names, before anything is written.
     fn sort(&self, table: &RoutingTable, maps: &mut PermuteMaps) -> Result<()>;
 
-    /// `rows[r] = x[token_of_row[r]]`; x `[T, H]`, rows `[A, H]`.
+    /// `rows[r] = x[token_of_row[r]]`, bit by bit; x `[T, H]`, rows `[A, H]`.
     ///
     /// # Errors
-    /// Shapes that differ, a map entry out of range; nothing is written then.
+    /// Shapes that differ, a map entry out of range, maps that belong to another table; nothing is
+    /// written then.
     fn permute<T: Element>(
         &self,
         x: RowView<'_, T>,
@@ -42,6 +59,7 @@ pub trait Permute {
 
     /// `y[t] = round(Σ_a w_a · rows[row_of_assignment[a]])` over the token's assignments in table
     /// order, accumulated in f32 by fused multiply-adds from 0; a token without experts gets 0.
+    /// rows `[A, H]`, y `[T, H]`.
     ///
     /// # Errors
     /// As [`Permute::permute`].
@@ -54,7 +72,8 @@ pub trait Permute {
     ) -> Result<()>;
 
     /// Backward of `permute`: `dx[t] = round(addend[t] + Σ_a drows[row_of_assignment[a]])`, the sum
-    /// in table order in f32, starting from the addend (`[T, H]`, 0 if absent).
+    /// in table order in f32, starting from the addend (`[T, H]`, 0 if absent). drows `[A, H]`, dx
+    /// `[T, H]`.
     ///
     /// # Errors
     /// As [`Permute::permute`].
@@ -68,10 +87,16 @@ pub trait Permute {
     ) -> Result<()>;
 
     /// Backward of `unpermute`: `drows[r] = round(w_a · dy[t])` and `dweights[a] = <dy[t], rows[r]>`
-    /// in f32 (`[A]`, table order), where r = row_of_assignment[a].
+    /// in f32 (`[A]`, table order), where r is the row of assignment a. dy `[T, H]`, rows and drows
+    /// `[A, H]`.
+    ///
+    /// The dot product has a fixed order: 32 partial sums from 0, the l-th over the columns
+    /// `j ≡ l (mod 32)` in ascending order by fused multiply-adds; then the upper half of the sums
+    /// is added to the lower, 16, 8, 4, 2 and 1 at a time.
     ///
     /// # Errors
-    /// As [`Permute::permute`].
+    /// As [`Permute::permute`]; maps that are not inverses of each other or disagree with the table
+    /// on a row's token.
     fn unpermute_backward<T: Element>(
         &self,
         dy: RowView<'_, T>,
