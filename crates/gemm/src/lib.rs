@@ -1,8 +1,9 @@
 //! Grouped GEMM and the two linear maps of an expert: forward, dgrad, wgrad.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod activation;
+mod check;
 mod cpu;
 pub mod reference;
 
@@ -41,7 +42,11 @@ pub struct ExpertShape {
 impl ExpertShape {
     /// N1: rows of the up map, I or 2·I.
     pub fn up_rows(&self) -> usize {
-        if self.gated { 2 * self.intermediate } else { self.intermediate }
+        if self.gated {
+            2 * self.intermediate
+        } else {
+            self.intermediate
+        }
     }
 }
 
@@ -59,7 +64,8 @@ pub struct ExpertWeights<'a, T> {
 }
 
 /// Gradients of all expert weights, in f32, laid out as [`ExpertWeights`]. A bias gradient is
-/// required exactly when there is a bias.
+/// required exactly when there is a bias. Each backward step checks and writes its own map's part:
+/// [`Experts::down_backward`] `down` and `down_bias`, [`Experts::up_backward`] `up` and `up_bias`.
 #[derive(Debug)]
 pub struct ExpertGrads<'a> {
     /// `[E, N1, H]`.
@@ -78,6 +84,10 @@ pub struct ExpertGrads<'a> {
 /// Grouped GEMM as an operation, implemented by each device. All memory belongs to the caller.
 /// Group e is rows `offsets[e]..offsets[e+1]` of the ragged operand; `offsets` `[E+1]` are exclusive
 /// prefix sums that end at its number of rows. Accumulation is f32 whatever the element types.
+///
+/// Every dimension may be 0: a sum without terms is 0. The bits of a row of D depend on that row
+/// and its group's matrix only, not on the rows around it; no bit depends on the number of threads.
+/// A NaN or an infinity in a row of A spoils that row of D and no other.
 pub trait GroupedGemm {
     /// m-grouped forward: `D[m, :] = round(A[m, :] · B[e]ᵀ + bias[e])`; A `[M, K]`, B `[E, N, K]`,
     /// bias `[E, N]`, D `[M, N]`.
