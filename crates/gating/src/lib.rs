@@ -1,6 +1,6 @@
 //! Router logits to routing table: scores, selection, weights, losses; forward and backward.
 //!
-//! The four rooms: this file says what the operation is, [`reference`] is its executable
+//! The four rooms: this file says what the operation is, [`mod@reference`] is its executable
 //! specification in f64, `cpu` is the fast implementation, and the GPU's launch code will stand in
 //! `gpu.rs`.
 //!
@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 mod check;
 mod cpu;
 pub mod curriculum;

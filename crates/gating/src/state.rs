@@ -32,7 +32,10 @@ impl<'a, F> GateInputs<'a, F> {
     /// Inputs with logits only, all experts local.
     pub fn new(logits: RowView<'a, F>) -> Self {
         let (num_tokens, num_experts) = (logits.rows(), logits.cols());
-        Self { logits: Some(logits), ..Self::without_logits(num_tokens, num_experts) }
+        Self {
+            logits: Some(logits),
+            ..Self::without_logits(num_tokens, num_experts)
+        }
     }
 
     /// Inputs for routers without a gate.
@@ -55,7 +58,7 @@ impl<'a, F> GateInputs<'a, F> {
 /// is seen downstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GateStatus {
-    /// Rows of logits that hold a NaN or +∞.
+    /// Rows whose logits, noise logits (where noise is added) or noisy logits hold a NaN or +∞.
     pub faulty_rows: usize,
     /// The first of them.
     pub first_faulty_row: Option<usize>,
@@ -73,31 +76,39 @@ pub struct Losses {
 /// Everything the gate decided, and what its backward pass needs. Buffers are reused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateState<F = f32> {
-    /// `[T, E]` softmax probabilities or sigmoid scores (of the noisy logits, if noisy); empty for
-    /// routers without a gate.
+    /// `[T, E]` softmax probabilities or sigmoid scores (of the noisy logits, if noisy), without
+    /// the selection bias; NaN in a faulty row. Empty for routers without a gate.
     pub scores: Vec<F>,
     /// `[T]` log-sum-exp of the logits the scores were made from; empty without a gate.
     pub lse: Vec<F>,
-    /// `[T, E]` logits with noise added, rounded to f32, and the standard normal draws; both empty
-    /// unless the router is noisy and training.
+    /// `[T, E]` logits with noise added, `h = z + n · softplus(z_noise)` rounded to f32; −∞ where z
+    /// is. Empty unless the router is noisy and training.
     pub noisy_logits: Vec<F>,
-    /// See `noisy_logits`.
+    /// `[T, E]` the standard normal draws n, rounded to f32; empty as `noisy_logits`.
     pub noise: Vec<F>,
-    /// `[T]` best expert by score (lower index on ties, 0 in a faulty row); empty without a gate.
+    /// `[T]` best expert by rank (lower index on ties, 0 in a faulty row): by logit, or by score
+    /// plus bias; for the grouped router among the groups that may be chosen from, so that it is
+    /// an expert that the gate took. The gate's own choice also on a dropped step. Empty without a
+    /// gate.
     pub first_choice: Vec<i32>,
-    /// `[T]` second best, or −1 where there is none; filled when the weights are `top2`.
+    /// `[T]` second best, or −1 where there is none (one expert, a masked second, a faulty row);
+    /// filled when the weights in force ([`GateOptions::weights`]) are `top2`, else empty.
+    ///
+    /// [`GateOptions::weights`]: tollgate_core::options::GateOptions::weights
     pub runner_up: Vec<i32>,
-    /// `[T]` the expert whose score is the weight, where that is not the expert that runs (dropped
-    /// step with `local_weight = original`); else empty.
+    /// `[T]` the expert whose score is the weight, where that is not the expert that runs: equal
+    /// to `first_choice` on a Gate-Drop step with `local_weight = original`; else empty.
     pub weight_source: Vec<i32>,
-    /// What was chosen, before capacity.
+    /// What the layer was to run, before capacity: the gate's decision, or on a Gate-Drop step the
+    /// local expert of every token, or on a Gate-Expert-Drop step no assignment at all.
     pub selection: RoutingTable<F>,
     /// What the experts run: `selection` after capacity.
     pub table: RoutingTable<F>,
-    /// `[A]` position in `selection` of each assignment of `table`; empty when nothing was dropped
-    /// (then both tables are equal).
+    /// `[A]` position in `selection` of each assignment of `table`, ascending; empty when nothing
+    /// was dropped (then both tables are equal) and when everything was (then `table` is empty).
     pub kept: Vec<i32>,
-    /// `[E]` f_e of the balance loss; empty when there is no balance loss.
+    /// `[E]` f_e of the balance loss, from the gate's own decision before capacity (also on a
+    /// dropped step, whatever `aux_loss` says); empty without a gate or with α = 0.
     pub load: Vec<f64>,
     /// `Some` when Gating Dropout dropped this step.
     pub dropped: Option<DropMode>,

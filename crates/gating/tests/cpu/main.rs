@@ -1,0 +1,10 @@
+//! The CPU implementation against the reference, and against itself: threads, batches, memory.
+
+mod backward;
+mod bounds;
+mod forward;
+mod hostile;
+mod invariance;
+mod memory;
+mod softmax;
+mod support;
