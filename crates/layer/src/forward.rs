@@ -1,0 +1,248 @@
+//! The forward pass: gate → permute → experts → unpermute.
+
+use tollgate_core::{Element, Error, Result, RowView, RowViewMut, StepContext};
+use tollgate_gating::GateInputs;
+use tollgate_gemm::Stacked;
+
+use crate::state::sized;
+use crate::{Device, LayerInputs, LayerState, LayerWeights, MoeLayer, jitter};
+
+impl<D: Device> MoeLayer<D> {
+    /// `y_t = Σ_{e ∈ S_t} w_e FFN_e(x_t)`; x and y `[T, H]`. A token without experts gets 0.
+    ///
+    /// Saves in `state` what [`MoeLayer::backward`] needs, and the step's [`crate::Trace`].
+    ///
+    /// # Errors
+    /// Shapes that differ, tensors that the router needs and were not given, T·k·H beyond the
+    /// address space. `y` is not written then. Rows with NaN are no error: their output is NaN and
+    /// [`crate::Trace::status`] names them.
+    pub fn forward<T: Element>(
+        &self,
+        inputs: &LayerInputs<'_, T>,
+        weights: &LayerWeights<'_, T>,
+        ctx: &StepContext,
+        y: RowViewMut<'_, T>,
+        state: &mut LayerState<T>,
+    ) -> Result<()> {
+        inputs.check(self)?;
+        weights.check(self, ctx.training)?;
+        Error::check_shape("rows of y (T)", y.rows(), inputs.x.rows())?;
+        Error::check_shape("columns of y (H)", y.cols(), self.shape.hidden)?;
+        self.device
+            .enter(move || self.forward_inside(inputs, weights, ctx, y, state))
+    }
+
+    fn forward_inside<T: Element>(
+        &self,
+        inputs: &LayerInputs<'_, T>,
+        weights: &LayerWeights<'_, T>,
+        ctx: &StepContext,
+        y: RowViewMut<'_, T>,
+        state: &mut LayerState<T>,
+    ) -> Result<()> {
+        // Until this pass is whole, the state holds none.
+        state.forward = None;
+        state.trace.stages.clear();
+        self.gate_forward(inputs, weights, ctx, state)?;
+        self.experts_forward(inputs, weights, y, state)?;
+        let (trace, gate) = (&mut state.trace, &state.gate);
+        trace.decisions(&gate.table, gate.selection.num_assignments());
+        trace.dropped = gate.dropped;
+        trace.losses = gate.losses;
+        trace.status = gate.status;
+        state.forward = Some((*ctx, inputs.x.rows()));
+        Ok(())
+    }
+
+    /// The router's products and the gate.
+    fn gate_forward<T: Element>(
+        &self,
+        inputs: &LayerInputs<'_, T>,
+        weights: &LayerWeights<'_, T>,
+        ctx: &StepContext,
+        state: &mut LayerState<T>,
+    ) -> Result<()> {
+        let (t, h, e) = (inputs.x.rows(), self.shape.hidden, self.shape.experts);
+        let noisy = self.options.router.is_noisy() && ctx.training;
+        let mut logits = None;
+        let mut noise_logits = None;
+        if !self.options.router.has_gate() {
+            state.logits.clear();
+        }
+        if let (true, Some(router)) = (self.options.router.has_gate(), weights.router) {
+            let jittered = self.jitter(ctx).map(|amount| {
+                let out = sized(&mut state.router_input, t * h);
+                jitter::apply(ctx, amount, inputs.x, out);
+                &*out
+            });
+            let maps = if noisy { 2.0 } else { 1.0 };
+            let flops = maps * 2.0 * (t * h * e) as f64;
+            let bytes = (t * h * size_of::<T>()) as f64 + maps * ((t + h) * e * 4) as f64;
+            let out = sized(&mut state.logits, t * e);
+            let noise_out = noisy.then(|| sized(&mut state.noise_logits, t * e));
+            state.trace.stage("router", flops, bytes, || {
+                self.router_product(inputs.x, jittered, router, out)?;
+                if let (Some(map), Some(out)) = (weights.router_noise, noise_out) {
+                    self.router_product(inputs.x, jittered, map, out)?;
+                }
+                Ok::<(), Error>(())
+            })?;
+            logits = Some(RowView::new(&state.logits[..t * e], t, e)?);
+            if noisy {
+                noise_logits = Some(RowView::new(&state.noise_logits[..t * e], t, e)?);
+            }
+        }
+        let gate_inputs = self.gate_inputs(inputs, weights, logits, noise_logits);
+        let bytes = if logits.is_some() {
+            (2 * t * e * 4) as f64
+        } else {
+            (t * 8) as f64
+        };
+        let gate = &mut state.gate;
+        state.trace.stage("gate", 0.0, bytes, || {
+            self.device.gate(&gate_inputs, &self.options, ctx, gate)
+        })
+    }
+
+    /// `logits = x · Wᵀ` for one `[E, H]` map.
+    fn router_product<T: Element>(
+        &self,
+        x: RowView<'_, T>,
+        jittered: Option<&[f32]>,
+        map: &[f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let (t, h, e) = (x.rows(), self.shape.hidden, self.shape.experts);
+        let one_group = [0, t as i32];
+        let map = Stacked {
+            data: map,
+            experts: 1,
+            n: e,
+            k: h,
+        };
+        let out = RowViewMut::new(out, t, e)?;
+        match jittered {
+            None => self.device.m_grouped(x, map, None, &one_group, out),
+            Some(x) => {
+                let x = RowView::new(x, t, h)?;
+                self.device.m_grouped(x, map, None, &one_group, out)
+            }
+        }
+    }
+
+    /// Permute, experts, unpermute.
+    fn experts_forward<T: Element>(
+        &self,
+        inputs: &LayerInputs<'_, T>,
+        weights: &LayerWeights<'_, T>,
+        y: RowViewMut<'_, T>,
+        state: &mut LayerState<T>,
+    ) -> Result<()> {
+        let shape = &self.shape;
+        let (t, h, n1, i) = (
+            inputs.x.rows(),
+            shape.hidden,
+            shape.up_rows(),
+            shape.intermediate,
+        );
+        let table = &state.gate.table;
+        let a = table.num_assignments();
+        let sizes = Sizes::of::<T>(self, t, table.counts());
+        // One expert for the whole batch with weight 1: the rows are the tokens.
+        state.dense = !self.options.router.has_gate()
+            && table.sole_expert().is_some()
+            && self.options.weight_scale == 1.0;
+        let trace = &mut state.trace;
+        let (maps, device) = (&mut state.maps, &self.device);
+        let x_rows = if state.dense {
+            inputs.x
+        } else {
+            let rows = sized(&mut state.x_rows, a * h);
+            trace.stage("permute", 0.0, sizes.permute, || {
+                device.sort(table, maps)?;
+                device.permute(inputs.x, maps, RowViewMut::new(&mut *rows, a, h)?)
+            })?;
+            RowView::new(rows, a, h)?
+        };
+        let offsets = &table.expert_offsets;
+        let pre = sized(&mut state.pre, a * n1);
+        let act = sized(&mut state.act, a * i);
+        trace.stage("up", sizes.up_flops, sizes.up, || {
+            let pre = RowViewMut::new(pre, a, n1)?;
+            let act = RowViewMut::new(&mut *act, a, i)?;
+            device.up(shape, &weights.experts, x_rows, offsets, pre, act)
+        })?;
+        let act = RowView::new(act, a, i)?;
+        if state.dense {
+            return trace.stage("down", sizes.down_flops, sizes.down, || {
+                device.down(shape, &weights.experts, act, offsets, y)
+            });
+        }
+        let y_rows = sized(&mut state.y_rows, a * h);
+        trace.stage("down", sizes.down_flops, sizes.down, || {
+            let y_rows = RowViewMut::new(&mut *y_rows, a, h)?;
+            device.down(shape, &weights.experts, act, offsets, y_rows)
+        })?;
+        let y_rows = RowView::new(y_rows, a, h)?;
+        trace.stage("unpermute", 2.0 * (a * h) as f64, sizes.permute, || {
+            device.unpermute(y_rows, table, maps, y)
+        })
+    }
+
+    /// The gate's view of the inputs.
+    pub(crate) fn gate_inputs<'a, T>(
+        &self,
+        inputs: &LayerInputs<'a, T>,
+        weights: &LayerWeights<'a, T>,
+        logits: Option<RowView<'a, f32>>,
+        noise_logits: Option<RowView<'a, f32>>,
+    ) -> GateInputs<'a> {
+        GateInputs {
+            logits,
+            noise_logits,
+            selection_bias: weights.selection_bias,
+            token_ids: inputs.token_ids,
+            hash_table: inputs.hash_table,
+            sequence_offsets: inputs.sequence_offsets,
+            local_experts: self.local_experts.clone(),
+            ..GateInputs::without_logits(inputs.x.rows(), self.shape.experts)
+        }
+    }
+}
+
+/// Operations and bytes of the stages: what must be moved, each tensor once; weights only of the
+/// experts that have rows.
+pub(crate) struct Sizes {
+    pub(crate) permute: f64,
+    pub(crate) up_flops: f64,
+    pub(crate) up: f64,
+    pub(crate) down_flops: f64,
+    pub(crate) down: f64,
+    /// Elements of the up and down weights in use.
+    pub(crate) up_weights: f64,
+    pub(crate) down_weights: f64,
+}
+
+impl Sizes {
+    pub(crate) fn of<T>(layer: &MoeLayer<impl Sized>, t: usize, counts: Vec<usize>) -> Self {
+        let shape = &layer.shape;
+        let (h, n1, i) = (
+            shape.hidden as f64,
+            shape.up_rows() as f64,
+            shape.intermediate as f64,
+        );
+        let a = counts.iter().sum::<usize>() as f64;
+        let used = counts.iter().filter(|&&c| c > 0).count() as f64;
+        let bytes = size_of::<T>() as f64;
+        let (up_weights, down_weights) = (used * n1 * h, used * h * i);
+        Self {
+            permute: bytes * h * (t as f64 + a),
+            up_flops: 2.0 * a * n1 * h,
+            up: bytes * (a * (h + n1 + i) + up_weights),
+            down_flops: 2.0 * a * h * i,
+            down: bytes * (a * (h + i) + down_weights),
+            up_weights,
+            down_weights,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A layer with random tensors, run on the CPU and by the reference.
+
+// Each test file uses its own part of this.
+#![allow(dead_code)]
+
+use tollgate::options::{Activation, GateOptions};
+use tollgate::reference::{self, Batch, Forward, Gradients, Parameters};
+use tollgate::{
+    Cpu, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
+    MoeLayer, Router, RowView, RowViewMut, StepContext,
+};
+use tollgate_testkit::{Case, Data, poison};
+
+/// Every router, by its spelling; `E` is the number of experts, so that k never exceeds it.
+pub fn routers(experts: usize) -> Vec<Router> {
+    let k = experts.min(3);
+    let grouped = match experts {
+        e if e % 4 == 0 => "grouped:2:4:2".to_owned(),
+        _ => "grouped:1:1:1:softmax".to_owned(),
+    };
+    let mut spellings: Vec<String> = [
+        "top1",
+        "adaptive:0.3",
+        "forced:0.5",
+        "second:all",
+        "second:none",
+        "second:threshold:0.3",
+        "second:random:0.5",
+        "expert-choice:1x",
+        "hash",
+        "thor",
+        "thor:token",
+        "thor:sentence",
+        "ensemble",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    spellings.push(format!("topk:{k}"));
+    spellings.push(format!("sigmoid:{k}"));
+    spellings.push(format!("noisy:{}", experts.min(2)));
+    spellings.push(grouped);
+    spellings.iter().map(|s| s.parse().unwrap()).collect()
+}
+
+/// All tensors of one layer and one batch.
+pub struct Problem<T> {
+    pub layer: MoeLayer<Cpu>,
+    pub ctx: StepContext,
+    pub tokens: usize,
+    pub x: Vec<T>,
+    pub token_ids: Vec<i32>,
+    pub sequence_offsets: Vec<i32>,
+    pub router: Vec<f32>,
+    pub router_noise: Vec<f32>,
+    pub selection_bias: Option<Vec<f32>>,
+    pub up: Vec<T>,
+    pub up_bias: Option<Vec<T>>,
+    pub down: Vec<T>,
+    pub down_bias: Option<Vec<T>>,
+    pub dy: Vec<T>,
+}
+
+/// What one step of an implementation gives.
+#[derive(Debug, Clone)]
+pub struct Step<T> {
+    pub state: LayerState<T>,
+    pub y: Vec<T>,
+    pub dx: Vec<T>,
+    pub router: Vec<f32>,
+    pub router_noise: Vec<f32>,
+    pub up: Vec<f32>,
+    pub up_bias: Vec<f32>,
+    pub down: Vec<f32>,
+    pub down_bias: Vec<f32>,
+}
+
+impl<T: Element> Problem<T> {
+    pub fn new(case: &Case, options: GateOptions, activation: Activation, gated: bool) -> Self {
+        Self::on(Cpu::new(2).unwrap(), case, options, activation, gated)
+    }
+
+    pub fn on(
+        cpu: Cpu,
+        case: &Case,
+        options: GateOptions,
+        activation: Activation,
+        gated: bool,
+    ) -> Self {
+        let (t, e, h, i) = (case.tokens, case.experts, case.hidden, case.intermediate);
+        let mut data = case.data(7);
+        let layer = MoeLayer::builder(h, i, e)
+            .gate(options)
+            .activation(activation)
+            .gated(gated)
+            .build(cpu)
+            .unwrap();
+        let n1 = layer.shape().up_rows();
+        let per = |n: usize| 1.0 / (n as f64).sqrt();
+        let sigmoid = layer.options().router.scores() == Some(tollgate::options::Scores::Sigmoid);
+        let mut half = vec![0; 1];
+        half.extend([t / 2, t].map(|n| n as i32));
+        Self {
+            x: data.normals(t * h, 1.0),
+            token_ids: (0..t).map(|_| data.below(50) as i32).collect(),
+            sequence_offsets: half,
+            router: data.normals(e * h, per(h)),
+            router_noise: data.normals(e * h, per(h)),
+            selection_bias: sigmoid.then(|| data.normals(e, 0.1)),
+            up: data.normals(e * n1 * h, per(h)),
+            up_bias: Some(data.normals(e * n1, 0.3)),
+            down: data.normals(e * h * i, per(i)),
+            down_bias: Some(data.normals(e * h, 0.3)),
+            dy: data.normals(t * h, 1.0),
+            tokens: t,
+            ctx: StepContext {
+                seed: 11,
+                layer: 2,
+                step: 5,
+                ..StepContext::default()
+            },
+            layer,
+        }
+    }
+
+    pub fn inputs(&self) -> LayerInputs<'_, T> {
+        LayerInputs {
+            token_ids: Some(&self.token_ids),
+            sequence_offsets: Some(&self.sequence_offsets),
+            ..LayerInputs::new(
+                RowView::new(&self.x, self.tokens, self.layer.shape().hidden).unwrap(),
+            )
+        }
+    }
+
+    pub fn weights(&self) -> LayerWeights<'_, T> {
+        LayerWeights {
+            router: Some(&self.router),
+            router_noise: Some(&self.router_noise),
+            selection_bias: self.selection_bias.as_deref(),
+            experts: ExpertWeights {
+                up: &self.up,
+                up_bias: self.up_bias.as_deref(),
+                down: &self.down,
+                down_bias: self.down_bias.as_deref(),
+            },
+        }
+    }
+
+    /// Forward and backward on the CPU, into poisoned buffers.
+    pub fn run(&self) -> Step<T> {
+        self.run_in(LayerState::default())
+    }
+
+    /// The same with a state that may have been used before.
+    pub fn run_in(&self, mut state: LayerState<T>) -> Step<T> {
+        let (t, shape) = (self.tokens, *self.layer.shape());
+        let (e, h, n1) = (shape.experts, shape.hidden, shape.up_rows());
+        let (inputs, weights) = (self.inputs(), self.weights());
+        let mut y = poison(t * h);
+        let view = RowViewMut::new(&mut y, t, h).unwrap();
+        self.layer
+            .forward(&inputs, &weights, &self.ctx, view, &mut state)
+            .unwrap();
+        let router = &self.layer.options().router;
+        let gate = if router.has_gate() { e * h } else { 0 };
+        let noise = if router.is_noisy() { e * h } else { 0 };
+        let bias = |b: &Option<Vec<T>>| b.as_ref().map_or(0, Vec::len);
+        let mut step = Step {
+            state,
+            y,
+            dx: poison(t * h),
+            router: poison(gate),
+            router_noise: poison(noise),
+            up: poison(e * n1 * h),
+            up_bias: poison(bias(&self.up_bias)),
+            down: poison(e * h * shape.intermediate),
+            down_bias: poison(bias(&self.down_bias)),
+        };
+        let mut grads = LayerGrads {
+            x: RowViewMut::new(&mut step.dx, t, h).unwrap(),
+            router: (gate > 0).then_some(&mut step.router[..]),
+            router_noise: (noise > 0).then_some(&mut step.router_noise[..]),
+            experts: ExpertGrads {
+                up: &mut step.up,
+                up_bias: self.up_bias.is_some().then_some(&mut step.up_bias[..]),
+                down: &mut step.down,
+                down_bias: self.down_bias.is_some().then_some(&mut step.down_bias[..]),
+                accumulate: false,
+            },
+        };
+        let dy = RowView::new(&self.dy, t, h).unwrap();
+        self.layer
+            .backward(&inputs, &weights, dy, &mut step.state, &mut grads)
+            .unwrap();
+        step
+    }
+
+    /// Forward and backward by the reference.
+    pub fn reference(&self) -> (Forward, Gradients) {
+        let parameters = Parameters::widen(&self.weights());
+        let inputs = self.inputs();
+        let batch = Batch::widen(&inputs);
+        let forward = reference::forward(&self.layer, &parameters, &batch, &self.ctx).unwrap();
+        let dy: Vec<f64> = self.dy.iter().map(|v| v.to_f64()).collect();
+        let grads = reference::backward(&self.layer, &parameters, &batch, &self.ctx, &forward, &dy)
+            .unwrap();
+        (forward, grads)
+    }
+}
+
+/// Widened exactly.
+pub fn wide<T: Element>(values: &[T]) -> impl Iterator<Item = f64> + '_ {
+    values.iter().map(|v| v.to_f64())
+}
+
+/// A case of these sizes.
+pub fn sized(tokens: usize, experts: usize, hidden: usize, intermediate: usize) -> Case {
+    Case {
+        name: "sized",
+        tokens,
+        experts,
+        hidden,
+        intermediate,
+        logits: tollgate_testkit::LogitKind::Random,
+        seed: 5,
+    }
+}
+
+/// A source of values for a test.
+pub fn data(seed: u64) -> Data {
+    Data::new(seed)
+}
