@@ -6,7 +6,7 @@
 //! - [`LayerState`]: what a forward pass saves for its backward pass, and all scratch; reused from
 //!   step to step, so that a steady state allocates nothing.
 //! - [`Trace`]: time, operations and bytes of every stage, and what the gate decided.
-//! - [`reference`]: the whole layer in f64, to compare with.
+//! - [`mod@reference`]: the whole layer in f64, to compare with.
 //!
 //! The operations themselves are re-exported: [`gating`], [`permute`], [`gemm`], and the words of
 //! [`core`].

@@ -192,7 +192,7 @@ proptest! {
             .build(Cpu::new(1).unwrap())
             .unwrap();
         let pool: Vec<f32> = spoil.iter().cycle().take(64).copied().collect();
-        let near = |len: usize, right: usize| if len % 3 == 0 { len } else { right };
+        let near = |len: usize, right: usize| if len.is_multiple_of(3) { len } else { right };
         let rows = near(lens[0], 6);
         let inputs = LayerInputs {
             token_ids: Some(&ids),

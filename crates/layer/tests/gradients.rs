@@ -45,7 +45,8 @@ fn check(options: GateOptions, activation: Activation, gated: bool) {
         loss(&parameters, &batch)
     });
     type Set = fn(&mut Parameters, Vec<f64>);
-    let tensors: [(&str, Option<&Vec<f64>>, &Vec<f64>, Set); 6] = [
+    type Tensor<'a> = (&'a str, Option<&'a Vec<f64>>, &'a Vec<f64>, Set);
+    let tensors: [Tensor<'_>; 6] = [
         (
             "router",
             parameters.router.as_ref(),

@@ -98,7 +98,13 @@ impl<T: Element> Matrix<T> {
     }
 
     pub fn view_mut(&mut self) -> RowViewMut<'_, T> {
-        RowViewMut::strided(self.memory.as_mut_slice(), self.rows, self.cols, self.stride).unwrap()
+        RowViewMut::strided(
+            self.memory.as_mut_slice(),
+            self.rows,
+            self.cols,
+            self.stride,
+        )
+        .unwrap()
     }
 
     /// The rows without gaps, after checking that fences and gaps are untouched.
