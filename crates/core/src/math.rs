@@ -17,22 +17,20 @@ pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(work)
 }
 
-/// e^x with a relative error below 2^-22.6 (1.6e-7) for results that are normal numbers; smaller
-/// results become 0. NaN stays NaN, +∞ gives +∞ and −∞ gives exactly 0.
+/// Adding 1.5·2^23 to a small number rounds it to an integer, which then sits in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// The two factors of e^x = 2^n · e^r with |r| ≤ ln2/2, for −87.5 ≤ x ≤ 89: n + [`ROUND`], and e^r
+/// by a polynomial.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    // e^x = 2^n · e^r with |r| ≤ ln2/2; ln2 in two parts so that r keeps all its bits.
+fn exp_factors(x: f32) -> (f32, f32) {
+    // ln2 in two parts so that r keeps all its bits.
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Beyond these the result is 0 or ∞; the clamp keeps n within the exponent's range.
-    let clamped = if x < -87.5 { -87.5 } else { x };
-    let clamped = if clamped > 89.0 { 89.0 } else { clamped };
-    // Adding 1.5·2^23 rounds to an integer, which then sits in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let shifted = clamped.mul_add(LOG2_E, ROUND);
+    let shifted = x.mul_add(LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
     let mut p = 1.383_580_1e-3_f32;
     p = p.mul_add(r, 8.375_645e-3);
     p = p.mul_add(r, 4.166_829e-2);
@@ -40,13 +38,38 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 4.999_999e-1);
     p = p.mul_add(r, 1.0);
     p = p.mul_add(r, 1.0);
+    (shifted, p)
+}
+
+/// Below this, e^x is no longer a normal number and the result is 0.
+const EXP_LOWEST: f32 = -87.3;
+
+/// e^x with a relative error below 2^-22.6 (1.6e-7) for results that are normal numbers; smaller
+/// results become 0. NaN stays NaN, +∞ gives +∞ and −∞ gives exactly 0.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Beyond these the result is 0 or ∞; the clamp keeps n within the exponent's range.
+    let clamped = if x < -87.5 { -87.5 } else { x };
+    let clamped = if clamped > 89.0 { 89.0 } else { clamped };
+    let (shifted, p) = exp_factors(clamped);
     // 2^n in two factors: n = 128 alone would overflow the exponent.
     let ni = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let half = ni >> 1;
     let scale = |k: i32| f32::from_bits((k.wrapping_add(127) as u32) << 23);
     let result = p * scale(half) * scale(ni - half);
-    let result = if x < -87.3 { 0.0 } else { result };
+    let result = if x < EXP_LOWEST { 0.0 } else { result };
     if x.is_nan() { x } else { result }
+}
+
+/// [`exp`] of a number that is not positive, or NaN: the same bits without the care that large
+/// results need.
+#[inline(always)]
+pub fn exp_of_nonpositive(x: f32) -> f32 {
+    let clamped = if x < EXP_LOWEST { EXP_LOWEST } else { x };
+    let (shifted, p) = exp_factors(clamped);
+    // The low bits of ROUND are 0: what is shifted out of the word is its exponent.
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    if x < EXP_LOWEST { 0.0 } else { p * power }
 }
 
 /// 1 / (1 + e^−x), with a relative error below 2^-21.5 where the result is a normal number.
@@ -112,6 +135,19 @@ mod tests {
         assert_eq!(exp(89.0), f32::INFINITY);
         assert!((f64::from(exp(88.7)) / f64::from(88.7f32).exp() - 1.0).abs() < 1e-6);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_of_nonpositive_has_the_bits_of_exp() {
+        let all = (0..=0xff80_0000u32 - 0x8000_0000)
+            .step_by(1013)
+            .map(|b| b | 0x8000_0000);
+        for bits in all.chain([0, 0xff80_0000]) {
+            let x = f32::from_bits(bits);
+            let general = exp(x);
+            assert_eq!(exp_of_nonpositive(x).to_bits(), general.to_bits(), "{x}");
+        }
+        assert!(exp_of_nonpositive(f32::NAN).is_nan());
     }
 
     #[test]

@@ -121,6 +121,12 @@ impl Complexity {
         self.two_expert_tokens[sample]
     }
 
+    /// Cosine similarity of the complexity vectors of two samples, 1 for alike and 0 for as unlike
+    /// as shares can be. Panics as [`Self::vector`] does.
+    pub fn similarity(&self, a: usize, b: usize) -> f64 {
+        cosine_similarity(self.vector(a), self.vector(b))
+    }
+
     /// The order of the samples for the next epoch: the anchor, i.e. the sample with the fewest
     /// tokens with two experts, then the others by cosine similarity to it, descending; ties by
     /// the lower index. Empty without samples.
@@ -192,6 +198,7 @@ mod tests {
         let shares = vec![0.3, 0.4, 0.5, 0.5, 0.1, 0.0, 0.8, 0.0, 0.0, 0.9];
         let c = Complexity::from_shares(2, shares, vec![7, 10, 1, 8, 9]).unwrap();
         assert_eq!(c.order(), [2, 3, 1, 0, 4]);
+        assert_eq!([3, 4].map(|s| c.similarity(2, s)), [1.0, 0.0]);
     }
 
     #[test]

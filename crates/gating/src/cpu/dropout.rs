@@ -108,9 +108,9 @@ pub(super) fn local_shares(
                     sum(p)
                 }
             };
-            let masked = !(total > 0.0);
+            let unmasked = total > 0.0;
             for value in shares.iter_mut() {
-                *value = if masked { 0.0 } else { share(*value, total) };
+                *value = if unmasked { share(*value, total) } else { 0.0 };
             }
         },
     );

@@ -70,7 +70,7 @@ struct Summary {
 
 /// Rows that go through each phase together: the phases of one row wait for each other, those of
 /// several rows overlap.
-const BATCH: usize = 1;
+const BATCH: usize = 4;
 
 /// Memory that the rows of a thread share.
 struct Scratch {
@@ -331,7 +331,8 @@ fn score(plan: &Plan<'_>, block: &mut Block<'_>, scratch: &mut Scratch, i: usize
     let total = exponentials(z, largest, p);
     let noise = plan.noise_logits.as_ref();
     let faulty = noise.is_some_and(|noise| is_faulty(noise.row(token)));
-    if faulty || !(total >= 1.0) {
+    let regular = total >= 1.0;
+    if faulty || !regular {
         let lse = if faulty { f32::NAN } else { degenerate(z) };
         scratch.sums[r] = f32::NAN;
         block.lse[r] = lse;

@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use super::search::{LANES, TopK};
+use super::search::{LANES, TopK, best_two};
 
 /// The router's parameters.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,7 @@ pub(super) struct Scratch {
 ///
 /// A group's merit is the sum, best first, of its best `ceil(k / top_groups)` scores plus bias, a
 /// masked expert counting −∞. It is summed in f64, where no finite biases overflow.
+#[inline(always)]
 pub(super) fn find<'a, S: Simd>(
     simd: S,
     shape: Shape,
@@ -61,19 +62,14 @@ pub(super) fn find<'a, S: Simd>(
     }
     scratch.groups.clear();
     for (g, values) in scratch.rank.chunks_exact(size).enumerate() {
-        let best = &mut scratch.values;
-        best.clear();
-        best.resize(places, f32::NEG_INFINITY);
-        for &value in values {
-            // Every place keeps the larger and hands the smaller on.
-            let mut value = value;
-            for place in best.iter_mut() {
-                let smaller = if value > *place { *place } else { value };
-                *place = if value > *place { value } else { *place };
-                value = smaller;
-            }
-        }
-        let merit: f64 = best.iter().map(|&value| f64::from(value)).sum();
+        let merit = if places == 2 && size.is_multiple_of(LANES) {
+            // The shape of DeepSeek-V3, without a loop over the places.
+            let best = best_two(simd, values);
+            f64::from(best.first_value) + f64::from(best.second_value)
+        } else {
+            best_values(values, places, &mut scratch.values);
+            scratch.values.iter().map(|&value| f64::from(value)).sum()
+        };
         scratch.groups.push((merit, g));
     }
     // Larger merit first; the sort is stable, so that ties go to the lower group.
@@ -100,4 +96,19 @@ pub(super) fn find<'a, S: Simd>(
             .push((scratch.groups[group].1 * size + place) as u32);
     }
     &scratch.found
+}
+
+/// The largest `places` values, best first.
+fn best_values(values: &[f32], places: usize, best: &mut Vec<f32>) {
+    best.clear();
+    best.resize(places, f32::NEG_INFINITY);
+    for &value in values {
+        // Every place keeps the larger and hands the smaller on.
+        let mut value = value;
+        for place in best.iter_mut() {
+            let smaller = if value > *place { *place } else { value };
+            *place = if value > *place { value } else { *place };
+            value = smaller;
+        }
+    }
 }

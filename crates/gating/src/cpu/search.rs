@@ -114,7 +114,7 @@ fn index_of(key: u64) -> u32 {
 pub(super) struct TopK {
     keys: Vec<u64>,
     /// The indices found, best first.
-    pub found: Vec<u32>,
+    found: Vec<u32>,
 }
 
 impl TopK {

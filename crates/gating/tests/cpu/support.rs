@@ -1,5 +1,7 @@
 //! Inputs of a case, every combination of options, and comparison bit by bit.
 
+use std::sync::LazyLock;
+
 use tollgate_core::options::{
     AuxLoss, BalanceOver, Gap, GateOptions, GatingDropout, LocalChoice, LocalWeight, Scores,
     Weights,
@@ -26,7 +28,7 @@ impl Tensors {
         let mut data = case.data(3);
         let ids = (0..tokens).map(|_| data.below(50) as i32).collect();
         // An empty sequence, one token, a third, the rest.
-        let mut sequences = vec![0, 0, 1.min(tokens), tokens / 3, tokens].to_vec();
+        let mut sequences = [0, 0, 1.min(tokens), tokens / 3, tokens];
         sequences.sort_unstable();
         Self {
             tokens,
@@ -69,7 +71,7 @@ pub fn local_experts(experts: usize) -> std::ops::Range<usize> {
 }
 
 /// One spelling of every router and of every branch inside one.
-const ROUTERS: [&str; 29] = [
+const ROUTERS: [&str; 32] = [
     "top1",
     "top2",
     "topk:3",
@@ -82,6 +84,9 @@ const ROUTERS: [&str; 29] = [
     "grouped:3:2:1:softmax",
     "grouped:8:8:4",
     "grouped:1:1:1",
+    "grouped:2:1:1",
+    "grouped:3:4:2",
+    "grouped:4:4:2:softmax",
     "adaptive:0",
     "adaptive:0.3",
     "adaptive:1",
@@ -169,8 +174,10 @@ pub fn ctx() -> StepContext {
     }
 }
 
+/// A pool of 1 to 3 threads, the same for all tests.
 pub fn cpu(threads: usize) -> Cpu {
-    Cpu::new(threads).unwrap()
+    static POOLS: LazyLock<[Cpu; 3]> = LazyLock::new(|| [1, 2, 3].map(|n| Cpu::new(n).unwrap()));
+    POOLS[threads - 1].clone()
 }
 
 /// The gate, into a new state.
