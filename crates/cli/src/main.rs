@@ -1,2 +1,81 @@
-//! Placeholder.
-fn main() {}
+//! The `tollgate` command. Exit code 0, or 2 with one line on standard error.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tollgate_cli::args::{Cli, Command};
+use tollgate_cli::error::one_line;
+use tollgate_cli::report::Style;
+use tollgate_cli::{compare, curriculum, run};
+
+fn main() -> ExitCode {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let style = Style::of_stdout();
+    let printed = match &cli.command {
+        Some(Command::Run(args)) => run::run(args, style),
+        Some(Command::Compare(args)) => compare::run(args, style),
+        Some(Command::Curriculum(args)) => curriculum::run(args, style),
+        None => Ok(String::new()),
+    };
+    match printed {
+        Ok(text) => print(&text),
+        Err(failure) => complain(&failure.to_string()),
+    }
+}
+
+/// The command line; nothing but the name means `run`.
+fn parse() -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse()?;
+    match cli.command {
+        Some(_) => Ok(cli),
+        None => Cli::try_parse_from(["tollgate", "run"]),
+    }
+}
+
+/// Help and version, or what is wrong with the command line in one line.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A pipe that is closed needs no help.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.render().to_string();
+            let useful = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+                .collect::<Vec<_>>()
+                .join(" ");
+            let useful = useful.strip_prefix("error: ").unwrap_or(&useful);
+            complain(&format!(
+                "{useful}; see 'tollgate --help' and 'tollgate run --help'"
+            ))
+        }
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    // There is nobody to tell if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "error: {}", one_line(text));
+    ExitCode::from(2)
+}
+
+/// Prints the result; a reader that stops early (`| head`) is no error.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write to standard output: {error}")),
+    }
+}

@@ -124,7 +124,8 @@ impl Complexity {
     /// Cosine similarity of the complexity vectors of two samples, 1 for alike and 0 for as unlike
     /// as shares can be. Panics as [`Self::vector`] does.
     pub fn similarity(&self, a: usize, b: usize) -> f64 {
-        cosine_similarity(self.vector(a), self.vector(b))
+        // Rounding may lift the cosine of equal vectors over 1.
+        cosine_similarity(self.vector(a), self.vector(b)).min(1.0)
     }
 
     /// The order of the samples for the next epoch: the anchor, i.e. the sample with the fewest

@@ -1,0 +1,26 @@
+//! The `tollgate` command: runs, compares and reports Mixture-of-Experts layers.
+//!
+//! - [`args`]: the command line.
+//! - [`load`]: files to tensors; [`upcycle`]: experts made of one dense FFN.
+//! - [`step`]: the layer on an input; [`check`]: how far it is from the f64 reference.
+//! - [`run`], [`compare`], [`curriculum`]: the commands; [`report`]: what they print.
+//! - [`out`]: a step as a file that can be checked from outside.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod check;
+pub mod compare;
+pub mod curriculum;
+pub mod error;
+pub mod load;
+pub mod notes;
+pub mod out;
+pub mod pair;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod step;
+pub mod upcycle;
+
+pub use error::{Failure, Result};
