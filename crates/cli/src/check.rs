@@ -41,7 +41,7 @@ pub fn check<T: Element>(
     let layer = &problem.layer;
     let cpu = layer.device();
     let exact = cpu.install(|| reference::forward(layer, &parameters, &batch, ctx))?;
-    let (table, expected) = (&state.gate.table, &exact.gate.table);
+    let (table, expected) = (&state.gate().table, &exact.gate.table);
     let agrees: Vec<bool> = (0..batch.tokens)
         .map(|t| table.experts_of(t) == expected.experts_of(t))
         .collect();
@@ -54,7 +54,7 @@ pub fn check<T: Element>(
         errors.push(("router_logits", error(logits, &exact.logits, agreeing(e))));
         errors.push((
             "router_probs",
-            error(&state.gate.scores, &exact.gate.scores, agreeing(e)),
+            error(&state.gate().scores, &exact.gate.scores, agreeing(e)),
         ));
     }
     // The same experts of the same tokens: pairs of positions in both tables.

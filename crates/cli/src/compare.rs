@@ -146,7 +146,7 @@ fn compare<T: Element>(args: &CompareArgs) -> Result<Comparison> {
             if round == 0 {
                 continue;
             }
-            let (table, trace) = (&state.gate.table, &state.trace);
+            let (table, trace) = (&state.gate().table, &state.trace);
             entry.seconds.push(seconds);
             entry.assignments = table.num_assignments();
             entry.two_expert_share = trace.two_expert_tokens as f64 / tokens.count.max(1) as f64;

@@ -160,7 +160,7 @@ fn route<T: Element>(
     if !last {
         add_and_normalize(&mut tokens.x, &outputs.y, tokens.hidden);
     }
-    Ok(state.gate.table)
+    Ok(state.into_gate().table)
 }
 
 /// `x = LayerNorm(x + y)`, row by row, without scale and shift; in f64, rounded once.

@@ -121,7 +121,7 @@ pub fn write<T: Element>(
     outputs: &Outputs<T>,
     pair: Option<&Pair<T>>,
 ) -> Result<()> {
-    let (model, gate) = (problem.model, &state.gate);
+    let (model, gate) = (problem.model, state.gate());
     let (t, h, e, i) = (
         problem.tokens.count,
         model.hidden,

@@ -75,7 +75,7 @@ pub fn second_pass<T: Element>(
         RowViewMut::new(&mut db, t, h)?,
     )?;
     Ok(Pair {
-        table: state.gate.table,
+        table: state.into_gate().table,
         y: outputs.y,
         consistency,
     })

@@ -40,8 +40,8 @@ fn options_out_of_range_name_value_and_bound() {
             &["k is 9, must be in 1..=8"],
         ),
         (
-            &["--router", "expert-choice:2049"],
-            &["is 2049, must be in 0..=2048"],
+            &["--router", "expert-choice:2147483648"],
+            &["is 2147483648, must be in 0..=2147483647"],
         ),
         (
             &["--router", "expert-choice:-1x"],

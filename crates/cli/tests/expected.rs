@@ -61,9 +61,9 @@ fn counts_at_every_threshold_and_gap() {
         assert_eq!(by_tau.len(), 6);
         for (tau, entry) in by_tau {
             let state = route(&format!("--router adaptive:{tau} --gap {gap}"));
-            let two = state.gate.table.tokens_with(2);
+            let two = state.gate().table.tokens_with(2);
             assert_eq!(entry["top2_tokens"], two, "gap {gap}, τ = {tau}");
-            assert_eq!(state.gate.table.tokens_with(1), 2048 - two);
+            assert_eq!(state.gate().table.tokens_with(1), 2048 - two);
         }
     }
 }
@@ -72,7 +72,7 @@ fn counts_at_every_threshold_and_gap() {
 fn the_table_at_tau_one_tenth() {
     let file = expected();
     let (all, first) = (&file["routing_all"], &file["routing"]);
-    let gate = route("--router adaptive:0.1").gate;
+    let gate = route("--router adaptive:0.1").into_gate();
     assert_eq!(
         gate.table.expert_offsets,
         whole(&all["expert_offsets_at_tau_0.1"])
@@ -112,7 +112,7 @@ fn the_table_at_tau_one_tenth() {
     for (&lse, exact) in gate.lse.iter().zip(reals(&first["log_sum_exp"])) {
         close(lse, exact, 1.0);
     }
-    let top2 = route("--router adaptive:0.1 --weights top2 --gap softmax").gate;
+    let top2 = route("--router adaptive:0.1 --weights top2 --gap softmax").into_gate();
     assert_eq!(top2.runner_up[..32], whole(&first["runner_up"]));
 }
 

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 mod cpu;
 mod dtype;
 mod error;

@@ -256,7 +256,6 @@ impl GateOptions {
     /// other.
     pub fn validate(&self, num_tokens: usize, num_experts: usize) -> Result<()> {
         Error::check_range("experts (E)", num_experts, 1, i32::MAX as usize)?;
-        Error::check_range("tokens (T)", num_tokens, 0, i32::MAX as usize)?;
         self.router.validate(num_tokens, num_experts)?;
         let finite = f64::from(f32::MAX);
         Error::check_real("weight_scale", self.weight_scale.into(), -finite, finite)?;

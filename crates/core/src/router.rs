@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// How many tokens every expert takes under expert choice.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ExpertChoiceCapacity {
-    /// This many; spelled `256`.
+    /// This many, or all where there are fewer; at most `i32::MAX`, spelled `256`.
     Tokens(usize),
     /// This multiple of the even share, `ceil(factor · T / E)`; spelled `2x`.
     Factor(f32),
@@ -64,8 +64,8 @@ pub enum Router {
         /// Experts per token.
         k: usize,
     },
-    /// `expert-choice:C` or `expert-choice:Fx`. Every expert takes its best tokens
-    /// (Zhou et al., 2022).
+    /// `expert-choice:C` or `expert-choice:Fx`. Every expert takes its best C tokens, all of them
+    /// where there are fewer (Zhou et al., 2022).
     ExpertChoice {
         /// Tokens per expert.
         capacity: ExpertChoiceCapacity,
@@ -139,12 +139,13 @@ impl Router {
         }
     }
 
-    /// Tokens per expert under expert choice, for `num_tokens` tokens; `None` for other routers.
+    /// Tokens per expert under expert choice, for `num_tokens` tokens and at most so many; `None`
+    /// for other routers.
     pub fn expert_choice_tokens(&self, num_tokens: usize, num_experts: usize) -> Option<usize> {
         match *self {
             Self::ExpertChoice {
                 capacity: ExpertChoiceCapacity::Tokens(c),
-            } => Some(c),
+            } => Some(c.min(num_tokens)),
             Self::ExpertChoice {
                 capacity: ExpertChoiceCapacity::Factor(f),
             } => {
@@ -155,12 +156,14 @@ impl Router {
         }
     }
 
-    /// Checks the parameters against the sizes.
+    /// Checks the parameters against the sizes. Up to `i32::MAX` tokens, also none, are legal with
+    /// every router: what is legal for one batch is for the next.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] or [`Error::RealOutOfRange`] with value and bound.
     pub fn validate(&self, num_tokens: usize, num_experts: usize) -> Result<()> {
         let e = num_experts;
+        Error::check_range("tokens (T)", num_tokens, 0, i32::MAX as usize)?;
         match *self {
             Self::TopK { k, .. } | Self::Noisy { k } => Error::check_range("k", k, 1, e),
             Self::Grouped {
@@ -192,7 +195,7 @@ impl Router {
             },
             Self::ExpertChoice {
                 capacity: ExpertChoiceCapacity::Tokens(c),
-            } => Error::check_range("expert-choice tokens (C)", c, 0, num_tokens),
+            } => Error::check_range("expert-choice tokens (C)", c, 0, i32::MAX as usize),
             Self::ExpertChoice {
                 capacity: ExpertChoiceCapacity::Factor(f),
             } => Error::check_real("expert-choice factor", f.into(), 0.0, e as f64),
@@ -378,6 +381,28 @@ mod tests {
             assert_eq!(router.to_string(), text);
         }
         assert_eq!("topk:1".parse::<Router>().unwrap(), Router::top_k(1));
+    }
+
+    #[test]
+    fn a_fixed_expert_choice_serves_batches_of_any_size() {
+        let fixed: Router = "expert-choice:5".parse().unwrap();
+        for (tokens, taken) in [(0, 0), (1, 1), (5, 5), (6, 5)] {
+            assert!(fixed.validate(tokens, 4).is_ok());
+            assert_eq!(fixed.expert_choice_tokens(tokens, 4), Some(taken));
+        }
+        let check = |c: usize| {
+            let capacity = ExpertChoiceCapacity::Tokens(c);
+            Router::ExpertChoice { capacity }.validate(0, 4)
+        };
+        assert!(check(i32::MAX as usize).is_ok());
+        assert_eq!(
+            check(1 << 31).unwrap_err().to_string(),
+            "expert-choice tokens (C) is 2147483648, must be in 0..=2147483647"
+        );
+        let even: Router = "expert-choice:2x".parse().unwrap();
+        assert_eq!(even.expert_choice_tokens(0, 4), Some(0));
+        assert_eq!(even.expert_choice_tokens(6, 4), Some(3));
+        assert_eq!(Router::top_k(1).expert_choice_tokens(6, 4), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::Result;
+use crate::check::prefix_sums;
+use crate::{Error, Result};
 
 /// Which tokens go to which experts with which weights.
 ///
@@ -12,7 +13,8 @@ use crate::Result;
 /// assumes one. Offsets are exclusive prefix sums. `W` is f32, and f64 in the reference.
 ///
 /// The fields are public so that frameworks can fill a table themselves; [`RoutingTable::validate`]
-/// checks one, and operations check what they index with.
+/// checks one, and operations check what they index with. The accessors presume a table that
+/// `validate` accepts: each says what it does with another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingTable<W = f32> {
     /// `[T+1]`, exclusive prefix sums of the experts per token.
@@ -131,59 +133,83 @@ impl<W> RoutingTable<W> {
         self.expert_indices.len()
     }
 
-    /// The assignments of a token, as positions in `expert_indices` and `routing_weights`.
+    /// The assignments of a token, as positions in `expert_indices` and `routing_weights`. Of a
+    /// table that [`RoutingTable::validate`] does not accept the positions may be anything.
+    ///
+    /// # Panics
+    /// If `token >= T`.
     #[inline]
     pub fn assignments_of(&self, token: usize) -> Range<usize> {
         self.token_offsets[token] as usize..self.token_offsets[token + 1] as usize
     }
 
     /// The experts of a token, in the order of choice.
+    ///
+    /// # Panics
+    /// If `token >= T`; if [`RoutingTable::validate`] does not accept the table, also where its
+    /// offsets leave `expert_indices`.
     #[inline]
     pub fn experts_of(&self, token: usize) -> &[i32] {
         &self.expert_indices[self.assignments_of(token)]
     }
 
     /// The weights of a token, in the order of choice.
+    ///
+    /// # Panics
+    /// If `token >= T`; if [`RoutingTable::validate`] does not accept the table, also where its
+    /// offsets leave `routing_weights`.
     #[inline]
     pub fn weights_of(&self, token: usize) -> &[W] {
         &self.routing_weights[self.assignments_of(token)]
     }
 
-    /// Number of assignments of an expert.
+    /// Number of assignments of an expert: the difference of its offsets, 0 where they descend in a
+    /// table that [`RoutingTable::validate`] does not accept.
+    ///
+    /// # Panics
+    /// If `expert >= E`.
     pub fn count_of(&self, expert: usize) -> usize {
-        (self.expert_offsets[expert + 1] - self.expert_offsets[expert]) as usize
+        let (start, end) = (self.expert_offsets[expert], self.expert_offsets[expert + 1]);
+        end.saturating_sub(start).max(0) as usize
     }
 
-    /// Number of assignments of every expert, `[E]`.
+    /// Number of assignments of every expert, `[E]`, as [`RoutingTable::count_of`]. Never panics.
     pub fn counts(&self) -> Vec<usize> {
         (0..self.num_experts()).map(|e| self.count_of(e)).collect()
     }
 
-    /// Number of tokens that have exactly `k` experts.
+    /// Number of tokens that have exactly `k` experts by `token_offsets`. Never panics.
     pub fn tokens_with(&self, k: usize) -> usize {
         (0..self.num_tokens())
             .filter(|&t| self.assignments_of(t).len() == k)
             .count()
     }
 
-    /// Empties the table for `num_experts` experts, keeping its memory, so that tokens can be
-    /// pushed; finish with [`RoutingTable::finish`].
+    /// Empties the table for `num_experts` experts (at most `i32::MAX`), keeping its memory, so
+    /// that tokens can be pushed; finish with [`RoutingTable::finish`].
+    ///
+    /// # Panics
+    /// If the offsets of so many experts do not fit the address space.
     pub fn reset(&mut self, num_experts: usize) {
         self.token_offsets.clear();
         self.token_offsets.push(0);
         self.expert_indices.clear();
         self.routing_weights.clear();
         self.expert_offsets.clear();
-        self.expert_offsets.resize(num_experts + 1, 0);
+        self.expert_offsets.resize(num_experts.saturating_add(1), 0);
     }
 
     /// Ends the current token: its assignments are those appended to `expert_indices` and
-    /// `routing_weights` since the previous call.
+    /// `routing_weights` since the previous call. Assignments are numbered in i32; whoever pushes
+    /// them keeps to that.
     pub fn end_token(&mut self) {
         self.token_offsets.push(self.expert_indices.len() as i32);
     }
 
-    /// Counts the assignments of every expert into `expert_offsets`. Indices must be in range.
+    /// Counts the assignments of every expert into `expert_offsets`.
+    ///
+    /// # Panics
+    /// If an index lies outside `0..E`.
     pub fn finish(&mut self) {
         let offsets = &mut self.expert_offsets;
         offsets.fill(0);
@@ -197,10 +223,14 @@ impl<W> RoutingTable<W> {
 
     /// The expert that takes every token exactly once in order, if there is one: then permutation
     /// is the identity and the dense path serves.
+    ///
+    /// Counts are believed, indices beyond the first not looked at: of a table that
+    /// [`RoutingTable::validate`] does not accept the answer means nothing. Never panics.
     pub fn sole_expert(&self) -> Option<usize> {
         let (t, a) = (self.num_tokens(), self.num_assignments());
-        let first = *self.expert_indices.first()? as usize;
+        let first = usize::try_from(*self.expert_indices.first()?).ok()?;
         let dense = a == t
+            && first < self.num_experts()
             && self.count_of(first) == a
             && self
                 .token_offsets
@@ -231,33 +261,7 @@ impl<W> RoutingTable<W> {
             ("token_offsets", &self.token_offsets),
             ("expert_offsets", &self.expert_offsets),
         ] {
-            let first = *offsets
-                .first()
-                .ok_or(BrokenInvariant::EmptyOffsets { array })?;
-            if first != 0 {
-                return Err(BrokenInvariant::FirstOffset {
-                    array,
-                    value: first,
-                });
-            }
-            for (i, pair) in offsets.windows(2).enumerate() {
-                if pair[1] < pair[0] {
-                    return Err(BrokenInvariant::Descending {
-                        array,
-                        position: i + 1,
-                        value: pair[1],
-                        previous: pair[0],
-                    });
-                }
-            }
-            let last = offsets[offsets.len() - 1];
-            if last as usize != assignments {
-                return Err(BrokenInvariant::LastOffset {
-                    array,
-                    value: last,
-                    assignments,
-                });
-            }
+            prefix_sums(array, offsets, assignments)?;
         }
         let experts = self.num_experts();
         let mut counts = vec![0i32; experts];
@@ -303,7 +307,19 @@ impl RoutingTable {
     ///
     /// # Errors
     /// A broken invariant: an index outside `0..num_experts`, or an expert twice in a token.
+    /// [`Error::OutOfRange`] for more than `i32::MAX` experts, [`Error::Overflow`] for more than
+    /// `i32::MAX` assignments.
     pub fn from_rows(num_experts: usize, rows: &[Vec<(i32, f32)>]) -> Result<Self> {
+        const LIMIT: usize = i32::MAX as usize;
+        Error::check_range("experts (E)", num_experts, 0, LIMIT)?;
+        let assignments = (rows.iter()).fold(0usize, |sum, row| sum.saturating_add(row.len()));
+        if assignments > LIMIT {
+            return Err(Error::Overflow {
+                what: "assignments (A)",
+                detail: assignments.to_string(),
+                limit: LIMIT as u64,
+            });
+        }
         let mut table = Self::default();
         table.reset(num_experts);
         for row in rows {
@@ -411,18 +427,67 @@ mod tests {
         assert!(RoutingTable::<f32>::default().validate().is_ok());
     }
 
+    #[test]
+    fn accessors_survive_lying_tables() {
+        let lying = |offsets: [i32; 3], index: i32| RoutingTable {
+            token_offsets: vec![0, 1],
+            expert_indices: vec![index],
+            routing_weights: vec![1.0],
+            expert_offsets: offsets.to_vec(),
+        };
+        for index in [-1, 2, i32::MIN, i32::MAX] {
+            assert_eq!(lying([0, 1, 1], index).sole_expert(), None);
+        }
+        assert_eq!(lying([0, 1, 1], 0).sole_expert(), Some(0));
+        let most = i32::MAX as usize;
+        let table = lying([i32::MIN, i32::MAX, i32::MIN], 0);
+        assert_eq!((table.counts(), table.sole_expert()), (vec![most, 0], None));
+        let mut table = lying([0, 1, 1], 0);
+        table.token_offsets = vec![i32::MIN, i32::MAX, i32::MIN];
+        assert_eq!((table.tokens_with(1), table.sole_expert()), (0, None));
+    }
+
+    #[test]
+    fn experts_are_numbered_in_i32() {
+        for experts in [1 << 31, usize::MAX] {
+            let error = RoutingTable::from_rows(experts, &[]).unwrap_err();
+            let expected = format!("experts (E) is {experts}, must be in 0..=2147483647");
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    /// Mostly plausible numbers, and the extremes.
+    fn number() -> impl Strategy<Value = i32> {
+        prop_oneof![
+            8 => 0..4i32,
+            1 => any::<i32>(),
+            1 => prop::sample::select(vec![-1, i32::MIN, i32::MAX]),
+        ]
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
-        fn validate_never_panics(
-            token_offsets in prop::collection::vec(any::<i32>(), 0..6),
-            expert_indices in prop::collection::vec(any::<i32>(), 0..6),
+        fn validation_and_accessors_never_panic(
+            token_offsets in prop::collection::vec(number(), 0..6),
+            expert_indices in prop::collection::vec(number(), 0..6),
             weights in prop::collection::vec(any::<f32>(), 0..6),
-            expert_offsets in prop::collection::vec(any::<i32>(), 0..6),
+            expert_offsets in prop::collection::vec(number(), 0..6),
         ) {
             let table = RoutingTable {
                 token_offsets, expert_indices, routing_weights: weights, expert_offsets,
             };
-            let _ = table.validate();
+            let valid = table.validate().is_ok();
+
+            let counts = table.counts();
+            prop_assert_eq!(counts.len(), table.num_experts());
+            if let Some(sole) = table.sole_expert() {
+                prop_assert_eq!(counts[sole], table.num_tokens());
+            }
+            let with: usize = (0..7).map(|k| table.tokens_with(k)).sum();
+            prop_assert!(with <= table.num_tokens());
+            prop_assert!(!valid || with == table.num_tokens());
         }
     }
 }

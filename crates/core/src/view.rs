@@ -4,8 +4,15 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-/// Elements that `rows` rows of `cols` at `stride` span, or an overflow error.
+/// The most rows of a matrix without columns. No buffer bounds them, yet whatever keeps something
+/// per row or per block of rows must be able to; tokens and assignments are numbered in i32.
+const MAX_EMPTY_ROWS: usize = i32::MAX as usize;
+
+/// Elements that `rows` rows of `cols` at `stride` span, or an error.
 fn span(rows: usize, cols: usize, stride: usize) -> Result<usize> {
+    if cols == 0 {
+        Error::check_range("rows of a matrix without columns", rows, 0, MAX_EMPTY_ROWS)?;
+    }
     if cols > 1 || rows > 1 {
         Error::check_range("row stride", stride, cols, isize::MAX as usize)?;
     }
@@ -44,6 +51,7 @@ impl<'a, T> RowView<'a, T> {
     /// A contiguous matrix (`stride = cols`).
     ///
     /// # Errors
+    /// [`Error::OutOfRange`] for more than `i32::MAX` rows without columns,
     /// [`Error::BufferTooSmall`], [`Error::Overflow`].
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self> {
         Self::strided(data, rows, cols, cols)
@@ -52,7 +60,8 @@ impl<'a, T> RowView<'a, T> {
     /// A matrix whose rows lie `stride` elements apart.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for `stride < cols`, [`Error::BufferTooSmall`], [`Error::Overflow`].
+    /// [`Error::OutOfRange`] for `stride < cols` or for more than `i32::MAX` rows without columns,
+    /// [`Error::BufferTooSmall`], [`Error::Overflow`].
     pub fn strided(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
         let needed = span(rows, cols, stride)?;
         if data.len() < needed {
@@ -149,6 +158,7 @@ impl<'a, T> RowViewMut<'a, T> {
     /// A contiguous matrix (`stride = cols`).
     ///
     /// # Errors
+    /// [`Error::OutOfRange`] for more than `i32::MAX` rows without columns,
     /// [`Error::BufferTooSmall`], [`Error::Overflow`].
     pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self> {
         Self::strided(data, rows, cols, cols)
@@ -157,7 +167,8 @@ impl<'a, T> RowViewMut<'a, T> {
     /// A matrix whose rows lie `stride` elements apart. Elements between rows are never written.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for `stride < cols`, [`Error::BufferTooSmall`], [`Error::Overflow`].
+    /// [`Error::OutOfRange`] for `stride < cols` or for more than `i32::MAX` rows without columns,
+    /// [`Error::BufferTooSmall`], [`Error::Overflow`].
     pub fn strided(data: &'a mut [T], rows: usize, cols: usize, stride: usize) -> Result<Self> {
         let needed = span(rows, cols, stride)?;
         if data.len() < needed {
@@ -243,8 +254,11 @@ impl<'a, T> RowViewMut<'a, T> {
         )
     }
 
-    /// Cuts the matrix into consecutive blocks of `rows_per_chunk` rows (the last may be shorter),
-    /// so that each can be written by its own thread.
+    /// Cuts the matrix into consecutive blocks of `rows_per_chunk` rows (the last may be shorter; 0
+    /// counts as 1), so that each can be written by its own thread.
+    ///
+    /// The list takes 40 bytes a block. Where there are columns, the matrix itself outweighs it; a
+    /// matrix without columns has at most `i32::MAX` rows, and nothing to write.
     pub fn chunks(self, rows_per_chunk: usize) -> Vec<RowViewMut<'a, T>> {
         let mut rest = self;
         let mut chunks = Vec::with_capacity(rest.rows.div_ceil(rows_per_chunk.max(1)));
@@ -260,17 +274,22 @@ impl<'a, T> RowViewMut<'a, T> {
     }
 
     /// Cuts the matrix at the given exclusive prefix sums: block `i` is rows
-    /// `offsets[i]..offsets[i+1]`. Panics unless `offsets` ascends from 0 to the number of rows.
+    /// `offsets[i]..offsets[i+1]`.
+    ///
+    /// # Panics
+    /// Unless `offsets` ascends from 0 to the number of rows;
+    /// [`Error::check_offsets`] says so beforehand.
     pub fn split_at_offsets(self, offsets: &[i32]) -> Vec<RowViewMut<'a, T>> {
-        let rows = self.rows;
+        if let Err(error) = Error::check_offsets("offsets", offsets, self.rows) {
+            panic!("{error}");
+        }
         let mut rest = self;
-        let mut blocks = Vec::with_capacity(offsets.len().saturating_sub(1));
+        let mut blocks = Vec::with_capacity(offsets.len() - 1);
         for pair in offsets.windows(2) {
             let (head, tail) = rest.split_at_row((pair[1] - pair[0]) as usize);
             blocks.push(head);
             rest = tail;
         }
-        assert_eq!(rest.rows, 0, "offsets end before row {rows}");
         blocks
     }
 }
@@ -278,6 +297,9 @@ impl<'a, T> RowViewMut<'a, T> {
 impl<T: Copy> RowViewMut<'_, T> {
     /// Sets every element of every row; elements between rows are left alone.
     pub fn fill(&mut self, value: T) {
+        if self.cols == 0 {
+            return;
+        }
         for r in 0..self.rows {
             self.row_mut(r).fill(value);
         }
@@ -286,6 +308,8 @@ impl<T: Copy> RowViewMut<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -328,7 +352,36 @@ mod tests {
         );
         let e = RowView::new(&data, usize::MAX / 2, 4).unwrap_err();
         assert!(matches!(e, Error::Overflow { .. }), "{e}");
-        assert!(RowView::new(&data, 0, usize::MAX).is_ok() || RowView::new(&data, 0, 4).is_ok());
+        // Without rows nothing is stored, however long a row would be.
+        assert_eq!(RowView::new(&data, 0, 4).unwrap().raw(), &[0f32; 0]);
+        let e = RowView::new(&data, 0, usize::MAX).unwrap_err();
+        assert!(
+            e.to_string()
+                .starts_with("row stride is 18446744073709551615, must be in"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn rows_without_columns_are_bounded() {
+        let limit = i32::MAX as usize;
+        for stride in [0, 1] {
+            let e = RowView::<u8>::strided(&[], limit + 1, 0, stride).unwrap_err();
+            assert_eq!(
+                e.to_string(),
+                "rows of a matrix without columns is 2147483648, must be in 0..=2147483647"
+            );
+        }
+        assert!(RowViewMut::<u8>::new(&mut [], usize::MAX, 0).is_err());
+
+        let mut view = RowViewMut::<u8>::new(&mut [], limit, 0).unwrap();
+        view.fill(1);
+        assert_eq!(view.as_view().iter().len(), limit);
+        assert!(view.row_mut(limit - 1).is_empty());
+        let blocks = view.reborrow().split_at_offsets(&[0, 7, i32::MAX]);
+        assert_eq!(blocks[1].rows(), limit - 7);
+        let rows: Vec<_> = view.chunks(1 << 30).iter().map(|c| c.rows()).collect();
+        assert_eq!(rows, [1 << 30, (1 << 30) - 1]);
     }
 
     #[test]
@@ -338,5 +391,83 @@ mod tests {
         let blocks = view.split_at_offsets(&[0, 0, 2, 2, 5]);
         let rows: Vec<_> = blocks.iter().map(|b| b.rows()).collect();
         assert_eq!(rows, [0, 2, 0, 3]);
+    }
+
+    #[test]
+    fn split_at_offsets_takes_nothing_but_prefix_sums_of_the_rows() {
+        let extremes: [&[i32]; 9] = [
+            &[],
+            &[1],
+            &[1, 3],
+            &[0, 1],
+            &[0, 3],
+            &[0, 2, 1, 2],
+            &[0, -1, 2],
+            &[i32::MIN, 2],
+            &[0, i32::MAX, i32::MIN, 2],
+        ];
+        for offsets in extremes {
+            let split = std::panic::catch_unwind(|| {
+                let mut data = [0u8; 4];
+                let view = RowViewMut::new(&mut data, 2, 2).unwrap();
+                view.split_at_offsets(offsets).len()
+            });
+            assert!(split.is_err(), "{offsets:?}");
+        }
+        let mut none = [0u8; 0];
+        let view = RowViewMut::new(&mut none, 0, 2).unwrap();
+        assert!(view.split_at_offsets(&[0]).is_empty());
+    }
+
+    /// Small sizes, and those where arithmetic gives way.
+    fn size() -> impl Strategy<Value = usize> {
+        let limits = [i32::MAX as usize, isize::MAX as usize, usize::MAX];
+        let near = (prop::sample::select(limits.to_vec()), 1..4usize, -2..3isize)
+            .prop_map(|(limit, part, by)| (limit / part).wrapping_add_signed(by));
+        prop_oneof![6 => 0..6usize, 1 => near, 1 => any::<usize>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        /// Any shape on any buffer: an error, or a view whose every method stays inside it.
+        #[test]
+        fn views_of_any_shape_never_panic(
+            rows in size(), cols in size(), stride in size(), len in 0..40usize,
+            at in any::<usize>(), contiguous in any::<bool>(),
+        ) {
+            let stride = if contiguous { cols } else { stride };
+            let mut data = vec![1u8; len];
+            let fits = RowView::strided(&data, rows, cols, stride).map(|v| v.raw().len());
+            // In 128 bits nothing overflows.
+            let needed = (rows as u128).saturating_sub(1) * stride as u128
+                + if rows == 0 { 0 } else { cols as u128 };
+            prop_assert!(!matches!(fits, Ok(n) if n as u128 != needed || n > len));
+            prop_assert!(rows > 6 || cols > 6 || stride < cols || stride > 6
+                || fits.is_ok() == (needed <= len as u128));
+
+            let view = RowViewMut::strided(&mut data, rows, cols, stride);
+            prop_assert_eq!(view.as_ref().err(), fits.as_ref().err());
+            if contiguous {
+                let again = RowView::new(&[1u8; 40][..len], rows, cols).map(|v| v.raw().len());
+                prop_assert_eq!(&again, &fits);
+            }
+            let Ok(mut view) = view else { return Ok(()) };
+            view.fill(2);
+            let at = at % (rows + 1);
+            if at < rows {
+                prop_assert!(view.row_mut(at).iter().all(|&v| v == 2));
+                prop_assert_eq!(view.as_view().row(at).len(), cols);
+            }
+            prop_assert_eq!(view.as_view().sub_rows(at..rows).rows(), rows - at);
+            prop_assert!(view.as_view().iter().take(50).all(|r| r.len() == cols));
+            let contiguous = view.as_view().as_contiguous().map(<[u8]>::len);
+            prop_assert!(contiguous.is_none_or(|n| n as u128 == needed));
+            let blocks = view.reborrow().chunks(rows.div_ceil(3));
+            prop_assert!(blocks.len() <= 3);
+            prop_assert_eq!(blocks.iter().map(|b| b.rows()).sum::<usize>(), rows);
+            let (head, tail) = view.split_at_row(at);
+            prop_assert_eq!((head.rows(), tail.rows()), (at, rows - at));
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! in [`crate::GateStatus`].
 
 use tollgate_core::options::{GateOptions, LocalWeight, Scores, StochasticPer, Weights};
-use tollgate_core::{DropMode, Error, Result, Router, RoutingTable, StepContext};
+use tollgate_core::{BrokenInvariant, DropMode, Error, Result, Router, RoutingTable, StepContext};
 
 use crate::{GateInputs, GateState};
 
@@ -69,8 +69,8 @@ pub(crate) fn gate<F: Copy + Into<f64>>(
         })?;
         Error::check_shape("token_ids (T)", ids.len(), tokens)?;
         let vocabulary = inputs.hash_table.map_or(MAX_INDEX + 1, <[i32]>::len);
-        indices("token_ids", ids, 0, vocabulary)?;
-        indices("hash_table", inputs.hash_table.unwrap_or(&[]), 0, experts)?;
+        Error::check_indices("token_ids", ids, 0, vocabulary)?;
+        Error::check_indices("hash_table", inputs.hash_table.unwrap_or(&[]), 0, experts)?;
     }
     if let Router::Stochastic {
         per: StochasticPer::Sentence,
@@ -108,49 +108,58 @@ fn selection_bias<F: Copy + Into<f64>>(bias: &[F], router: &Router, experts: usi
         });
     }
     Error::check_shape("selection_bias (E)", bias.len(), experts)?;
-    let finite = f64::from(f32::MAX);
-    for &value in bias {
-        Error::check_real("selection_bias", value.into(), -finite, finite)?;
+    let finite = |&value: &F| value.into().abs() <= f64::from(f32::MAX);
+    match bias.iter().position(|value| !finite(value)) {
+        None => Ok(()),
+        Some(position) => Err(Error::Incompatible {
+            what: format!("selection_bias[{position}] = {}", bias[position].into()),
+            with: format!("router {router}"),
+            reason: "what scores are compared with must be finite in f32",
+        }),
     }
-    Ok(())
 }
 
-/// Every value must be in `min..bound`.
-fn indices(what: &'static str, values: &[i32], min: i32, bound: usize) -> Result<()> {
-    match values
-        .iter()
-        .position(|&v| v < min || i64::from(v) >= bound as i64)
-    {
-        None => Ok(()),
-        Some(position) => Err(Error::Index {
-            what,
-            position,
-            value: values[position].into(),
-            bound,
+/// Every runner-up must be an expert, or −1.
+fn runners_up(values: &[i32], experts: usize) -> Result<()> {
+    match Error::check_indices("runner_up", values, -1, experts) {
+        Err(Error::Index {
+            position, value, ..
+        }) => Err(Error::Incompatible {
+            what: format!("runner_up[{position}] = {value}"),
+            with: format!("{experts} experts"),
+            reason: "it must be an expert, or -1 where there is none",
         }),
+        other => other,
     }
 }
 
 /// Exclusive prefix sums of sequence lengths: from 0, never descending, to T.
 pub(crate) fn sequence_offsets(offsets: &[i32], tokens: usize) -> Result<()> {
-    let (Some(&first), Some(&last)) = (offsets.first(), offsets.last()) else {
+    let Some(end) = offsets.len().checked_sub(1) else {
         return Err(Error::BufferTooSmall {
             what: "sequence_offsets",
             actual: 0,
             needed: 1,
         });
     };
-    Error::check_real("first of sequence_offsets", first.into(), 0.0, 0.0)?;
-    for pair in offsets.windows(2) {
-        let what = "sequence_offsets after its predecessor";
-        Error::check_real(what, pair[1].into(), pair[0].into(), tokens as f64)?;
+    let at = |position: usize| format!("sequence_offsets[{position}] = {}", offsets[position]);
+    Error::check_indices("sequence_offsets", &offsets[..1], 0, 1)?;
+    Error::check_indices("sequence_offsets", offsets, 0, tokens.saturating_add(1))?;
+    if let Some(before) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
+        return Err(Error::Incompatible {
+            what: at(before + 1),
+            with: at(before),
+            reason: "sequences follow each other: offsets must not descend",
+        });
     }
-    Error::check_real(
-        "last of sequence_offsets",
-        last.into(),
-        tokens as f64,
-        tokens as f64,
-    )
+    if offsets[end] as usize != tokens {
+        return Err(Error::Incompatible {
+            what: at(end),
+            with: format!("{tokens} tokens"),
+            reason: "the last sequence must end with the last token",
+        });
+    }
+    Ok(())
 }
 
 /// Everything that a backward gate call needs to be legal: the inputs once more, a state that fits
@@ -208,7 +217,7 @@ pub(crate) fn backward_state<F: Copy + Into<f64>>(
         state.first_choice.len(),
         gated,
     )?;
-    indices("first_choice", &state.first_choice, 0, experts)?;
+    Error::check_indices("first_choice", &state.first_choice, 0, experts)?;
 
     let of_top2 = if options.weights() == Weights::Top2 {
         gated
@@ -216,7 +225,7 @@ pub(crate) fn backward_state<F: Copy + Into<f64>>(
         0
     };
     Error::check_shape("runner_up of the state (T)", state.runner_up.len(), of_top2)?;
-    indices("runner_up", &state.runner_up, -1, experts)?;
+    runners_up(&state.runner_up, experts)?;
 
     let noisy = if uses_noise(options, ctx) {
         tokens * experts
@@ -249,7 +258,7 @@ pub(crate) fn backward_state<F: Copy + Into<f64>>(
         state.weight_source.len(),
         sources,
     )?;
-    indices("weight_source", &state.weight_source, 0, experts)?;
+    Error::check_indices("weight_source", &state.weight_source, 0, experts)?;
 
     let loaded = if options.router.has_gate() && options.balance_alpha > 0.0 {
         experts
@@ -258,8 +267,10 @@ pub(crate) fn backward_state<F: Copy + Into<f64>>(
     };
     Error::check_shape("load of the state (E)", state.load.len(), loaded)?;
 
-    table("selection", &state.selection, tokens, experts)?;
-    table("table", &state.table, tokens, experts)?;
+    let names = ["selection.expert_indices", "selection.token_offsets"];
+    table(names, &state.selection, tokens, experts)?;
+    let names = ["table.expert_indices", "table.token_offsets"];
+    table(names, &state.table, tokens, experts)?;
     let (kept, selected) = (
         state.table.num_assignments(),
         state.selection.num_assignments(),
@@ -268,14 +279,14 @@ pub(crate) fn backward_state<F: Copy + Into<f64>>(
         Error::check_shape("assignments of the table (A)", kept, selected)?;
     } else {
         Error::check_shape("kept of the state (A)", state.kept.len(), kept)?;
-        indices("kept", &state.kept, 0, selected)?;
+        Error::check_indices("kept", &state.kept, 0, selected)?;
     }
     Error::check_shape("dweights (A)", dweights.len(), kept)
 }
 
 /// That a token's assignments lie inside the table and its experts inside `0..E`.
 fn table<W>(
-    what: &'static str,
+    [of_indices, of_offsets]: [&'static str; 2],
     table: &RoutingTable<W>,
     tokens: usize,
     experts: usize,
@@ -293,22 +304,28 @@ fn table<W>(
     )?;
     let weights = table.routing_weights.len();
     Error::check_shape("weights of the state's tables (A)", weights, assignments)?;
-    let mut previous = 0;
-    for &offset in &table.token_offsets {
-        let bound = assignments as f64;
-        Error::check_real(
-            "token_offsets of the state",
-            offset.into(),
-            previous.into(),
-            bound,
-        )?;
-        previous = offset;
+    let offsets = &table.token_offsets;
+    Error::check_indices(of_offsets, offsets, 0, assignments.saturating_add(1))?;
+    if let Some(before) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
+        return Err(Error::Routing(BrokenInvariant::Descending {
+            array: of_offsets,
+            position: before + 1,
+            value: offsets[before + 1],
+            previous: offsets[before],
+        }));
     }
-    indices(what, &table.expert_indices, 0, experts)
+    Error::check_indices(of_indices, &table.expert_indices, 0, experts)
+}
+
+/// That rows can be counted, as everywhere, in i32. Rows without columns take no memory: their
+/// number alone would otherwise decide how long an operation works and what it allocates.
+pub(crate) fn rows(what: &'static str, rows: usize) -> Result<()> {
+    Error::check_range(what, rows, 0, MAX_INDEX)
 }
 
 /// Shapes of the softmax: `[T, E]` in and out, `[T]` for the log-sum-exp.
 pub(crate) fn softmax(logits: (usize, usize), probs: (usize, usize), lse: usize) -> Result<()> {
+    rows("rows of logits (T)", logits.0)?;
     Error::check_shape("rows of probs (T)", probs.0, logits.0)?;
     Error::check_shape("columns of probs (E)", probs.1, logits.1)?;
     Error::check_shape("lse (T)", lse, logits.0)
@@ -320,6 +337,7 @@ pub(crate) fn softmax_backward(
     dprobs: (usize, usize),
     dlogits: (usize, usize),
 ) -> Result<()> {
+    rows("rows of probs (T)", probs.0)?;
     Error::check_shape("rows of dprobs (T)", dprobs.0, probs.0)?;
     Error::check_shape("columns of dprobs (E)", dprobs.1, probs.1)?;
     Error::check_shape("rows of dlogits (T)", dlogits.0, probs.0)?;

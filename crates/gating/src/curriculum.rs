@@ -227,13 +227,17 @@ mod tests {
         assert!(Complexity::measure(none, &[0]).is_err());
         for (offsets, expected) in [
             (&[][..], "sequence_offsets holds 0 elements"),
-            (&[1, 2], "first of sequence_offsets is 1, must be in [0, 0]"),
+            (&[1, 2], "sequence_offsets[0] is 1, must be in 0..1"),
             (
                 &[0, 2, 1, 2],
-                "after its predecessor is 1, must be in [2, 2]",
+                "sequence_offsets[2] = 1 cannot be combined with sequence_offsets[1] = 2: ",
             ),
-            (&[0, 3], "after its predecessor is 3, must be in [0, 2]"),
-            (&[0, 1], "last of sequence_offsets is 1, must be in [2, 2]"),
+            (&[0, 3], "sequence_offsets[1] is 3, must be in 0..3"),
+            (&[0, -1, 2], "sequence_offsets[1] is -1, must be in 0..3"),
+            (
+                &[0, 1],
+                "sequence_offsets[1] = 1 cannot be combined with 2 tokens: ",
+            ),
         ] {
             let text = Complexity::measure(&[&t], offsets).unwrap_err().to_string();
             assert!(text.contains(expected), "{text}");

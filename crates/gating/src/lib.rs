@@ -31,10 +31,11 @@ pub trait Gating {
     /// Row-wise softmax: `probs[t,e] = exp(z[t,e] − lse[t])`, `lse` = log Σ exp.
     ///
     /// Masked logits (−∞) have probability exactly 0; a row of only −∞ gives zeros and `lse` −∞.
-    /// A row with NaN or +∞ is faulty: probabilities and `lse` are NaN.
+    /// A row with NaN or +∞ is faulty: probabilities and `lse` are NaN. Exponentials
+    /// `exp(z − max)` that are no normal numbers of f32 (`z − max < −87.3`) are exactly 0.
     ///
     /// # Errors
-    /// Shapes that differ.
+    /// Shapes that differ; more than 2^31 − 1 rows.
     fn softmax(
         &self,
         logits: RowView<'_, f32>,
@@ -45,7 +46,7 @@ pub trait Gating {
     /// `dlogits[t,j] = p_j (dprobs_j − Σ_e p_e dprobs_e)`.
     ///
     /// # Errors
-    /// Shapes that differ.
+    /// Shapes that differ; more than 2^31 − 1 rows.
     fn softmax_backward(
         &self,
         probs: RowView<'_, f32>,

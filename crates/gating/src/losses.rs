@@ -9,6 +9,8 @@ use rayon::prelude::*;
 use tollgate_core::math::{exp, vectorized};
 use tollgate_core::{Cpu, Error, Result, RowView, RowViewMut};
 
+use crate::check;
+
 /// Rows per unit of work. The sum runs over the blocks in order, so it depends on this number and
 /// on nothing else.
 const BLOCK_ROWS: usize = 8;
@@ -29,18 +31,20 @@ const LANES: usize = 16;
 ///
 /// Where both sides are masked (−∞) an entry counts 0. A row with an entry masked on one side only
 /// has an infinite divergence: the loss is +∞ and the row's gradients are NaN. A row with a NaN or
-/// +∞ makes the loss NaN, and its gradients.
+/// +∞ makes the loss NaN, and its gradients. With α = 0 the loss and all gradients are 0 whatever
+/// the rows hold.
 ///
 /// # Errors
-/// Shapes that differ; an α that is negative or not finite. Nothing is written then.
+/// Shapes that differ, more than 2^31 − 1 rows; an α that is negative or not finite. Nothing is
+/// written then.
 pub fn consistency(
     cpu: &Cpu,
     a: RowView<'_, f32>,
     b: RowView<'_, f32>,
     padding: Option<&[bool]>,
     alpha: f32,
-    da: RowViewMut<'_, f32>,
-    db: RowViewMut<'_, f32>,
+    mut da: RowViewMut<'_, f32>,
+    mut db: RowViewMut<'_, f32>,
 ) -> Result<f64> {
     check_consistency(
         (a.rows(), a.cols()),
@@ -52,6 +56,14 @@ pub fn consistency(
     Error::check_shape("columns of da (V)", da.cols(), a.cols())?;
     Error::check_shape("rows of db (N)", db.rows(), a.rows())?;
     Error::check_shape("columns of db (V)", db.cols(), a.cols())?;
+    if a.cols() == 0 {
+        return Ok(0.0);
+    }
+    if alpha == 0.0 {
+        da.fill(0.0);
+        db.fill(0.0);
+        return Ok(0.0);
+    }
 
     let block = |block: usize, da: &mut RowViewMut<'_, f32>, db: &mut RowViewMut<'_, f32>| {
         let mut sum = 0.0;
@@ -78,13 +90,18 @@ pub fn consistency(
     let (mut da, mut db) = (da.chunks(BLOCK_ROWS), db.chunks(BLOCK_ROWS));
     if a.rows() <= BLOCK_ROWS || a.rows() * a.cols() <= INLINE_ELEMS || cpu.threads() == 1 {
         let blocks = da.iter_mut().zip(&mut db).enumerate();
-        return Ok(blocks.map(|(i, (da, db))| block(i, da, db)).sum());
+        return Ok(in_order(blocks.map(|(i, (da, db))| block(i, da, db))));
     }
     let sums: Vec<f64> = cpu.install(|| {
         let blocks = da.par_iter_mut().zip(db.par_iter_mut()).enumerate();
         blocks.map(|(i, (da, db))| block(i, da, db)).collect()
     });
-    Ok(sums.iter().sum())
+    Ok(in_order(sums))
+}
+
+/// The sum, from +0 on: that of nothing is no −0.
+fn in_order(terms: impl IntoIterator<Item = f64>) -> f64 {
+    terms.into_iter().fold(0.0, |sum, term| sum + term)
 }
 
 /// What [`consistency`] and its reference refuse.
@@ -94,6 +111,7 @@ pub(crate) fn check_consistency(
     padding: Option<&[bool]>,
     alpha: f64,
 ) -> Result<()> {
+    check::rows("rows of a (N)", a.0)?;
     Error::check_shape("rows of b (N)", b.0, a.0)?;
     Error::check_shape("columns of b (V)", b.1, a.1)?;
     if let Some(padding) = padding {

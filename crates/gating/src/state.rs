@@ -77,7 +77,7 @@ pub struct Losses {
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateState<F = f32> {
     /// `[T, E]` softmax probabilities or sigmoid scores (of the noisy logits, if noisy), without
-    /// the selection bias; NaN in a faulty row. Empty for routers without a gate.
+    /// the selection bias; NaN in a faulty row, exactly 0 where they underflow. Empty for routers without a gate.
     pub scores: Vec<F>,
     /// `[T]` log-sum-exp of the logits the scores were made from; empty without a gate.
     pub lse: Vec<F>,

@@ -1,6 +1,6 @@
 //! Argument checks shared by every implementation: all of them run before anything is written.
 
-use tollgate_core::{BrokenInvariant, Error, Result, RowView, RowViewMut};
+use tollgate_core::{Error, Result, RowView, RowViewMut};
 
 use crate::{ExpertGrads, ExpertShape, ExpertWeights, Stacked};
 
@@ -9,43 +9,11 @@ const LIMIT: usize = isize::MAX as usize;
 
 /// `offsets` `[experts+1]` must be exclusive prefix sums from 0 to `rows`.
 pub(crate) fn offsets(offsets: &[i32], experts: usize, rows: usize) -> Result<()> {
-    const ARRAY: &str = "offsets";
-    let Some((&first, _)) = offsets.split_first() else {
-        return Err(BrokenInvariant::EmptyOffsets { array: ARRAY }.into());
-    };
-    Error::check_shape(
-        "entries of offsets less one (E)",
-        offsets.len() - 1,
-        experts,
-    )?;
-    if first != 0 {
-        return Err(BrokenInvariant::FirstOffset {
-            array: ARRAY,
-            value: first,
-        }
-        .into());
+    // An empty array has no E; `check_offsets` names that.
+    if let Some(groups) = offsets.len().checked_sub(1) {
+        Error::check_shape("entries of offsets less one (E)", groups, experts)?;
     }
-    for (i, pair) in offsets.windows(2).enumerate() {
-        if pair[1] < pair[0] {
-            return Err(BrokenInvariant::Descending {
-                array: ARRAY,
-                position: i + 1,
-                value: pair[1],
-                previous: pair[0],
-            }
-            .into());
-        }
-    }
-    let last = offsets[experts];
-    if usize::try_from(last) != Ok(rows) {
-        return Err(BrokenInvariant::LastOffset {
-            array: ARRAY,
-            value: last,
-            assignments: rows,
-        }
-        .into());
-    }
-    Ok(())
+    Error::check_offsets("offsets", offsets, rows)
 }
 
 /// `a · b · c`, or an overflow error.

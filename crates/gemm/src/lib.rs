@@ -63,6 +63,18 @@ pub struct ExpertWeights<'a, T> {
     pub down_bias: Option<&'a [T]>,
 }
 
+impl<'a, T> ExpertWeights<'a, T> {
+    /// Experts without biases.
+    pub fn new(up: &'a [T], down: &'a [T]) -> Self {
+        Self {
+            up,
+            up_bias: None,
+            down,
+            down_bias: None,
+        }
+    }
+}
+
 /// Gradients of all expert weights, in f32, laid out as [`ExpertWeights`]. A bias gradient is
 /// required exactly when there is a bias. Each backward step checks and writes its own map's part:
 /// [`Experts::down_backward`] `down` and `down_bias`, [`Experts::up_backward`] `up` and `up_bias`.

@@ -1,7 +1,9 @@
 //! The executable specification: f64, scalar, in the order of the equations.
 //!
-//! Nothing is rounded in between, and every matrix is contiguous. Slices that do not fit the shapes
-//! are a caller's bug and panic: arguments are checked by the implementations.
+//! Nothing is rounded in between, and every matrix is contiguous. Arguments are checked by the
+//! implementations: here they are equations, and what does not fit is a caller's bug that panics.
+//! In particular `offsets` `[E+1]` must be exclusive prefix sums from 0 to the rows, at least
+//! `[0]`.
 
 use crate::activation::{derivative_f64, value_f64};
 use crate::{ExpertShape, ExpertWeights};
@@ -36,12 +38,22 @@ fn row(data: &[f64], cols: usize, r: usize) -> &[f64] {
     &data[r * cols..(r + 1) * cols]
 }
 
+/// E.
+#[track_caller]
+fn experts(offsets: &[i32]) -> usize {
+    let groups = offsets.len().checked_sub(1);
+    groups.expect("offsets [E+1] must hold at least the entry 0")
+}
+
 /// The rows of group `e`.
 fn group(offsets: &[i32], e: usize) -> std::ops::Range<usize> {
     offsets[e] as usize..offsets[e + 1] as usize
 }
 
 /// `D[m, :] = A[m, :] · B[e]ᵀ + bias[e]`; A `[M, K]`, B `[E, N, K]`, bias `[E, N]`, D `[M, N]`.
+///
+/// # Panics
+/// If `offsets` is empty or does not ascend from 0, or if a slice is shorter than its shape.
 pub fn m_grouped(
     a: &[f64],
     b: &[f64],
@@ -50,7 +62,7 @@ pub fn m_grouped(
     n: usize,
     k: usize,
 ) -> Vec<f64> {
-    let experts = offsets.len() - 1;
+    let experts = experts(offsets);
     let mut d = Vec::with_capacity(offsets[experts] as usize * n);
     for e in 0..experts {
         for m in group(offsets, e) {
@@ -64,8 +76,11 @@ pub fn m_grouped(
 }
 
 /// `D[m, :] = A[m, :] · B[e]`; A `[M, N]`, B `[E, N, K]`, D `[M, K]`.
+///
+/// # Panics
+/// If `offsets` is empty or does not ascend from 0, or if a slice is shorter than its shape.
 pub fn m_grouped_transposed(a: &[f64], b: &[f64], offsets: &[i32], n: usize, k: usize) -> Vec<f64> {
-    let experts = offsets.len() - 1;
+    let experts = experts(offsets);
     let mut d = vec![0.0; offsets[experts] as usize * k];
     for e in 0..experts {
         for m in group(offsets, e) {
@@ -83,8 +98,11 @@ pub fn m_grouped_transposed(a: &[f64], b: &[f64], offsets: &[i32], n: usize, k: 
 
 /// `W[e] = Σ_{m in group e} A[m, :]ᵀ · X[m, :]`; A `[M, N]`, X `[M, K]`, W `[E, N, K]`. The matrix
 /// of an empty group is zero.
+///
+/// # Panics
+/// If `offsets` is empty or does not ascend from 0, or if a slice is shorter than its shape.
 pub fn k_grouped(a: &[f64], x: &[f64], offsets: &[i32], n: usize, k: usize) -> Vec<f64> {
-    let experts = offsets.len() - 1;
+    let experts = experts(offsets);
     let mut w = vec![0.0; experts * n * k];
     for e in 0..experts {
         for m in group(offsets, e) {
@@ -98,8 +116,11 @@ pub fn k_grouped(a: &[f64], x: &[f64], offsets: &[i32], n: usize, k: usize) -> V
 }
 
 /// `b[e] = Σ_{m in group e} A[m, :]`; A `[M, N]`, b `[E, N]`: the gradient of a bias.
+///
+/// # Panics
+/// If `offsets` is empty or does not ascend from 0, or if a slice is shorter than its shape.
 pub fn column_sums(a: &[f64], offsets: &[i32], n: usize) -> Vec<f64> {
-    let experts = offsets.len() - 1;
+    let experts = experts(offsets);
     let mut sums = vec![0.0; experts * n];
     for e in 0..experts {
         for m in group(offsets, e) {
@@ -132,6 +153,9 @@ pub fn activate(shape: &ExpertShape, pre: &[f64]) -> Vec<f64> {
 
 /// `dpre [A, N1]` from `pre [A, N1]` and `dact [A, I]`: `dact · act'(pre)`; in the gated form
 /// `dact · up · act'(gate)` for the gate's half and `dact · act(gate)` for the other.
+///
+/// # Panics
+/// In the gated form, if `dact` is shorter than its shape.
 pub fn activate_backward(shape: &ExpertShape, pre: &[f64], dact: &[f64]) -> Vec<f64> {
     let i = shape.intermediate;
     if !shape.gated {
@@ -165,6 +189,9 @@ pub struct Up {
 }
 
 /// Up-projection with bias and activation; x `[A, H]`.
+///
+/// # Panics
+/// As [`m_grouped`].
 pub fn up(shape: &ExpertShape, weights: &ExpertWeights<'_, f64>, x: &[f64], offsets: &[i32]) -> Up {
     let (n1, h) = (shape.up_rows(), shape.hidden);
     let pre = m_grouped(x, weights.up, weights.up_bias, offsets, n1, h);
@@ -173,6 +200,9 @@ pub fn up(shape: &ExpertShape, weights: &ExpertWeights<'_, f64>, x: &[f64], offs
 }
 
 /// Down-projection with bias; act `[A, I]`, returns y `[A, H]`.
+///
+/// # Panics
+/// As [`m_grouped`].
 pub fn down(
     shape: &ExpertShape,
     weights: &ExpertWeights<'_, f64>,
@@ -195,6 +225,9 @@ pub struct DownBackward {
 }
 
 /// Backward of [`down`] and of the activation; pre `[A, N1]`, act `[A, I]`, dy `[A, H]`.
+///
+/// # Panics
+/// As [`m_grouped`].
 pub fn down_backward(
     shape: &ExpertShape,
     weights: &ExpertWeights<'_, f64>,
@@ -224,6 +257,9 @@ pub struct UpBackward {
 }
 
 /// Backward of the up-projection; x `[A, H]`, dpre `[A, N1]`.
+///
+/// # Panics
+/// As [`m_grouped`].
 pub fn up_backward(
     shape: &ExpertShape,
     weights: &ExpertWeights<'_, f64>,

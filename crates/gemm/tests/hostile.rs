@@ -6,7 +6,9 @@ mod common;
 use proptest::prelude::*;
 use tollgate_core::options::Activation;
 use tollgate_core::{Cpu, Error, RowView, RowViewMut};
-use tollgate_gemm::{ExpertGrads, ExpertShape, ExpertWeights, Experts, GroupedGemm, Stacked};
+use tollgate_gemm::{
+    ExpertGrads, ExpertShape, ExpertWeights, Experts, GroupedGemm, Stacked, reference,
+};
 use tollgate_testkit::poison;
 
 /// A size that is `right` most of the time.
@@ -22,11 +24,22 @@ fn offsets(experts: usize, rows: usize) -> impl Strategy<Value = Vec<i32>> {
         cuts[experts] = rows as i32;
         if experts == 0 { vec![0] } else { cuts }
     });
+    let rows = rows as i32;
+    let extreme = prop::sample::select(vec![0, rows, rows + 1, -1, i32::MIN, i32::MAX]);
     let wrong = prop_oneof![
         prop::collection::vec(-2..8i32, 0..6),
         prop::collection::vec(any::<i32>(), experts + 1),
+        // Differences that overflow; half of them with both ends right.
+        (prop::collection::vec(extreme, experts + 1), any::<bool>()).prop_map(
+            move |(mut offsets, ends)| {
+                if ends {
+                    (offsets[0], offsets[experts]) = (0, rows);
+                }
+                offsets
+            }
+        ),
     ];
-    prop_oneof![6 => right, 1 => wrong]
+    prop_oneof![6 => right, 2 => wrong]
 }
 
 /// Every element was written (no poison is left), or none was (only poison is).
@@ -211,6 +224,59 @@ proptest! {
         all_or_nothing(down_result.is_ok() && n.biases[3], &[&down_bias]);
         all_or_nothing(up_result.is_ok() && n.biases[2], &[&up_bias]);
     }
+}
+
+#[test]
+fn offsets_at_the_ends_of_i32_are_refused() {
+    let cpu = Cpu::new(1).unwrap();
+    let ones = [1f32; 16];
+    let a = RowView::new(&ones, 4, 2).unwrap();
+    let b = Stacked {
+        data: &ones[..12],
+        experts: 3,
+        n: 2,
+        k: 2,
+    };
+    for offsets in [
+        [i32::MIN, 0, 0, 4],
+        [0, i32::MIN, 0, 4],
+        [0, i32::MAX, i32::MIN, 4],
+        [0, i32::MIN, i32::MAX, 4],
+        [0, i32::MAX, i32::MAX, 4],
+        [0, 0, 4, i32::MAX],
+        [0, 0, 4, i32::MIN],
+        [i32::MAX, i32::MAX, i32::MAX, i32::MAX],
+    ] {
+        let mut d = poison::<f32>(8);
+        let view = RowViewMut::new(&mut d, 4, 2).unwrap();
+        let forward = cpu.m_grouped(a, b, None, &offsets, view);
+        let view = RowViewMut::new(&mut d, 4, 2).unwrap();
+        let backward = cpu.m_grouped_transposed(a, b, &offsets, view);
+        let mut w = poison::<f32>(12);
+        let weights = cpu.k_grouped(a, a, &offsets, true, &mut w);
+        for result in [forward, backward, weights] {
+            assert!(matches!(result, Err(Error::Routing(_))), "{offsets:?}");
+        }
+        all_or_nothing(false, &[&d, &w]);
+    }
+}
+
+#[test]
+fn the_reference_says_what_empty_offsets_lack() {
+    let calls: [fn() -> Vec<f64>; 4] = [
+        || reference::m_grouped(&[], &[], None, &[], 1, 1),
+        || reference::m_grouped_transposed(&[], &[], &[], 1, 1),
+        || reference::k_grouped(&[], &[], &[], 1, 1),
+        || reference::column_sums(&[], &[], 1),
+    ];
+    for call in calls {
+        let panic = std::panic::catch_unwind(call).unwrap_err();
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or(panic.downcast_ref::<&str>().map(|m| (*m).to_owned()));
+        let expected = "offsets [E+1] must hold at least the entry 0";
+        assert_eq!(message.as_deref(), Some(expected));
+    }
+    assert!(reference::m_grouped(&[], &[], None, &[0], 1, 1).is_empty());
 }
 
 #[test]

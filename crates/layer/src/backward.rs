@@ -1,10 +1,10 @@
 //! The backward pass: the forward road in reverse.
 
 use tollgate_core::{Element, Error, Result, RowView, RowViewMut, StepContext};
-use tollgate_gemm::Stacked;
+use tollgate_gemm::{ExpertShape, Stacked};
 
 use crate::forward::Sizes;
-use crate::state::{Scratch, sized};
+use crate::state::{Pass, Scratch, sized};
 use crate::{Device, LayerGrads, LayerInputs, LayerState, LayerWeights, MoeLayer, Trace, jitter};
 
 impl<D: Device> MoeLayer<D> {
@@ -25,34 +25,67 @@ impl<D: Device> MoeLayer<D> {
         state: &mut LayerState<T>,
         grads: &mut LayerGrads<'_, T>,
     ) -> Result<()> {
-        let Some((ctx, tokens)) = state.forward else {
+        let Some(pass) = state.pass.clone() else {
             return Err(Error::Missing {
                 what: "a state that a forward pass has filled",
                 because: "backward".to_owned(),
             });
         };
+        self.check_pass(&pass)?;
+        let (ctx, tokens) = (pass.ctx, pass.tokens);
         inputs.check(self)?;
         weights.check(self, ctx.training)?;
         Error::check_shape("rows of x (T of the forward pass)", inputs.x.rows(), tokens)?;
         Error::check_shape("rows of dy (T)", dy.rows(), tokens)?;
         Error::check_shape("columns of dy (H)", dy.cols(), self.shape.hidden)?;
-        let experts = state.gate.table.num_experts();
-        Error::check_shape(
-            "experts (E of the forward pass)",
-            self.shape.experts,
-            experts,
-        )?;
         let noisy = self.options.router.is_noisy() && ctx.training;
         grads.check(self, weights, tokens, noisy)?;
         self.device
-            .enter(move || self.backward_inside(inputs, weights, &ctx, dy, state, grads))
+            .enter(move || self.backward_inside(inputs, weights, &pass, dy, state, grads))
+    }
+
+    /// The pass in the state is one of this very layer.
+    fn check_pass(&self, pass: &Pass) -> Result<()> {
+        let other = |what: String, with: String| {
+            Err(Error::Incompatible {
+                what,
+                with,
+                reason: "backward takes the state of its own layer's forward pass",
+            })
+        };
+        if pass.shape != self.shape {
+            let of = |s: &ExpertShape| {
+                format!(
+                    "E {}, H {}, I {}, {}{}",
+                    s.experts,
+                    s.hidden,
+                    s.intermediate,
+                    s.activation,
+                    if s.gated { ", gated" } else { "" }
+                )
+            };
+            return other(
+                format!("a layer of {}", of(&self.shape)),
+                format!("the state of a forward pass with {}", of(&pass.shape)),
+            );
+        }
+        if pass.options != self.options || pass.local_experts != self.local_experts {
+            return other(
+                format!("a layer with router {}", self.options.router),
+                format!(
+                    "the state of a forward pass with router {} or other options",
+                    pass.options.router
+                ),
+            );
+        }
+        Ok(())
     }
 
     fn backward_inside<T: Element>(
         &self,
         inputs: &LayerInputs<'_, T>,
         weights: &LayerWeights<'_, T>,
-        ctx: &StepContext,
+        pass: &Pass,
         dy: RowView<'_, T>,
         state: &mut LayerState<T>,
         grads: &mut LayerGrads<'_, T>,
@@ -68,7 +101,6 @@ impl<D: Device> MoeLayer<D> {
             gate,
             maps,
             trace,
-            dense,
             logits,
             noise_logits,
             router_input,
@@ -77,13 +109,15 @@ impl<D: Device> MoeLayer<D> {
             act,
             y_rows,
             scratch,
+            pass: saved,
             ..
         } = state;
         trace.stages.retain(|s| !s.name.ends_with("_backward"));
-        let (table, device, dense) = (&gate.table, &self.device, *dense);
+        let (table, device) = (&gate.table, &self.device);
+        let (ctx, dense) = (&pass.ctx, pass.dense);
         let a = table.num_assignments();
         let offsets = &table.expert_offsets;
-        let sizes = Sizes::of::<T>(self, t, table.counts());
+        let sizes = Sizes::of::<T>(self, t, table);
         let element = size_of::<T>() as f64;
 
         let dweights = sized(&mut scratch.dweights, a);
@@ -177,8 +211,9 @@ impl<D: Device> MoeLayer<D> {
                 inputs, weights, router, ctx, jittered, scratch, grads, trace,
             )?;
             addend = Some(RowView::new(&scratch.dx_router[..t * h], t, h)?);
-        } else {
-            scratch.dlogits.clear();
+            if let Some(saved) = saved {
+                saved.has_logit_gradient = true;
+            }
         }
         let extra = if addend.is_some() {
             (t * h * 4) as f64

@@ -131,6 +131,10 @@ impl MoeLayerBuilder {
             self.local_experts.end - 1,
         )?;
         self.options.validate(most, experts)?;
+        if self.options.jitter > 0.0 {
+            // The random block is column / 4, in 24 bits.
+            Error::check_range("hidden (H) with jitter", hidden, 1, 4 << 24)?;
+        }
         Ok(MoeLayer {
             shape: self.shape,
             options: self.options,

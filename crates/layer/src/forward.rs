@@ -1,10 +1,10 @@
 //! The forward pass: gate → permute → experts → unpermute.
 
-use tollgate_core::{Element, Error, Result, RowView, RowViewMut, StepContext};
-use tollgate_gating::GateInputs;
+use tollgate_core::{Element, Error, Result, RoutingTable, RowView, RowViewMut, StepContext};
+use tollgate_gating::{GateInputs, GateState};
 use tollgate_gemm::Stacked;
 
-use crate::state::sized;
+use crate::state::{Pass, sized};
 use crate::{Device, LayerInputs, LayerState, LayerWeights, MoeLayer, jitter};
 
 impl<D: Device> MoeLayer<D> {
@@ -41,16 +41,25 @@ impl<D: Device> MoeLayer<D> {
         state: &mut LayerState<T>,
     ) -> Result<()> {
         // Until this pass is whole, the state holds none.
-        state.forward = None;
+        state.pass = None;
         state.trace.stages.clear();
         self.gate_forward(inputs, weights, ctx, state)?;
-        self.experts_forward(inputs, weights, y, state)?;
+        let dense = self.is_dense(&state.gate);
+        self.experts_forward(inputs, weights, y, dense, state)?;
         let (trace, gate) = (&mut state.trace, &state.gate);
         trace.decisions(&gate.table, gate.selection.num_assignments());
         trace.dropped = gate.dropped;
         trace.losses = gate.losses;
         trace.status = gate.status;
-        state.forward = Some((*ctx, inputs.x.rows()));
+        state.pass = Some(Pass {
+            ctx: *ctx,
+            tokens: inputs.x.rows(),
+            shape: self.shape,
+            options: self.options.clone(),
+            local_experts: self.local_experts.clone(),
+            dense,
+            has_logit_gradient: false,
+        });
         Ok(())
     }
 
@@ -66,9 +75,6 @@ impl<D: Device> MoeLayer<D> {
         let noisy = self.options.router.is_noisy() && ctx.training;
         let mut logits = None;
         let mut noise_logits = None;
-        if !self.options.router.has_gate() {
-            state.logits.clear();
-        }
         if let (true, Some(router)) = (self.options.router.has_gate(), weights.router) {
             let jittered = self.jitter(ctx).map(|amount| {
                 let out = sized(&mut state.router_input, t * h);
@@ -136,6 +142,7 @@ impl<D: Device> MoeLayer<D> {
         inputs: &LayerInputs<'_, T>,
         weights: &LayerWeights<'_, T>,
         y: RowViewMut<'_, T>,
+        dense: bool,
         state: &mut LayerState<T>,
     ) -> Result<()> {
         let shape = &self.shape;
@@ -147,14 +154,10 @@ impl<D: Device> MoeLayer<D> {
         );
         let table = &state.gate.table;
         let a = table.num_assignments();
-        let sizes = Sizes::of::<T>(self, t, table.counts());
-        // One expert for the whole batch with weight 1: the rows are the tokens.
-        state.dense = !self.options.router.has_gate()
-            && table.sole_expert().is_some()
-            && self.options.weight_scale == 1.0;
+        let sizes = Sizes::of::<T>(self, t, table);
         let trace = &mut state.trace;
         let (maps, device) = (&mut state.maps, &self.device);
-        let x_rows = if state.dense {
+        let x_rows = if dense {
             inputs.x
         } else {
             let rows = sized(&mut state.x_rows, a * h);
@@ -173,7 +176,7 @@ impl<D: Device> MoeLayer<D> {
             device.up(shape, &weights.experts, x_rows, offsets, pre, act)
         })?;
         let act = RowView::new(act, a, i)?;
-        if state.dense {
+        if dense {
             return trace.stage("down", sizes.down_flops, sizes.down, || {
                 device.down(shape, &weights.experts, act, offsets, y)
             });
@@ -187,6 +190,13 @@ impl<D: Device> MoeLayer<D> {
         trace.stage("unpermute", 2.0 * (a * h) as f64, sizes.permute, || {
             device.unpermute(y_rows, table, maps, y)
         })
+    }
+
+    /// One expert for the whole batch with weight 1: the rows are the tokens.
+    fn is_dense(&self, gate: &GateState) -> bool {
+        !self.options.router.has_gate()
+            && gate.table.sole_expert().is_some()
+            && self.options.weight_scale == 1.0
     }
 
     /// The gate's view of the inputs.
@@ -224,15 +234,17 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn of<T>(layer: &MoeLayer<impl Sized>, t: usize, counts: Vec<usize>) -> Self {
+    pub(crate) fn of<T>(layer: &MoeLayer<impl Sized>, t: usize, table: &RoutingTable) -> Self {
         let shape = &layer.shape;
         let (h, n1, i) = (
             shape.hidden as f64,
             shape.up_rows() as f64,
             shape.intermediate as f64,
         );
-        let a = counts.iter().sum::<usize>() as f64;
-        let used = counts.iter().filter(|&&c| c > 0).count() as f64;
+        let a = table.num_assignments() as f64;
+        let used = (0..shape.experts)
+            .filter(|&e| table.count_of(e) > 0)
+            .count() as f64;
         let bytes = size_of::<T>() as f64;
         let (up_weights, down_weights) = (used * n1 * h, used * h * i);
         Self {

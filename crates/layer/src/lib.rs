@@ -4,7 +4,7 @@
 //! - [`MoeLayer`], made by [`MoeLayer::builder`]: the layer, generic over the [`Device`] it runs on.
 //! - [`LayerInputs`], [`LayerWeights`], [`LayerGrads`]: borrowed tensors; the caller owns them all.
 //! - [`LayerState`]: what a forward pass saves for its backward pass, and all scratch; reused from
-//!   step to step, so that a steady state allocates nothing.
+//!   step to step, so that a steady state allocates no activations.
 //! - [`Trace`]: time, operations and bytes of every stage, and what the gate decided.
 //! - [`mod@reference`]: the whole layer in f64, to compare with.
 //!

@@ -1,27 +1,27 @@
 //! What a forward pass leaves for its backward pass, and scratch that both reuse.
 
+use std::ops::Range;
+
+use tollgate_core::options::GateOptions;
 use tollgate_core::{Element, StepContext};
 use tollgate_gating::GateState;
+use tollgate_gemm::ExpertShape;
 use tollgate_permute::PermuteMaps;
 
 use crate::Trace;
 
-/// Saved activations, decisions and scratch of one layer. Reuse it from step to step: buffers grow
-/// when they must and are never given back or cleared, so that a steady state allocates nothing.
+/// Saved activations, decisions and scratch of one layer. Reuse it from step to step: its buffers,
+/// which are all that grow with T·H, grow when they must and are never given back or cleared.
 ///
 /// `T` is the element type of the activations; the row tensors are expert-major.
 #[derive(Debug, Clone)]
 pub struct LayerState<T> {
-    /// What the gate decided: the routing table, scores, losses.
-    pub gate: GateState,
-    /// The maps between assignments and expert-major rows.
-    pub maps: PermuteMaps,
+    pub(crate) gate: GateState,
+    pub(crate) maps: PermuteMaps,
     /// Time and counts of the latest passes.
     pub trace: Trace,
-    /// `Some` after a forward pass: its context and its number of tokens.
-    pub(crate) forward: Option<(StepContext, usize)>,
-    /// Whether rows are the tokens themselves (one expert, weight 1): nothing is permuted.
-    pub(crate) dense: bool,
+    /// `Some` after a forward pass.
+    pub(crate) pass: Option<Pass>,
     /// `[T, E]`.
     pub(crate) logits: Vec<f32>,
     /// `[T, E]`, noisy router in training.
@@ -38,6 +38,20 @@ pub struct LayerState<T> {
     pub(crate) y_rows: Vec<T>,
     /// Scratch of the backward pass.
     pub(crate) scratch: Scratch<T>,
+}
+
+/// The forward pass that a state holds: a backward pass must be of the same layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pass {
+    pub(crate) ctx: StepContext,
+    pub(crate) tokens: usize,
+    pub(crate) shape: ExpertShape,
+    pub(crate) options: GateOptions,
+    pub(crate) local_experts: Range<usize>,
+    /// Whether rows are the tokens themselves (one expert, weight 1): nothing is permuted.
+    pub(crate) dense: bool,
+    /// Whether a backward pass has written the gradient of the logits.
+    pub(crate) has_logit_gradient: bool,
 }
 
 /// Buffers that live within one backward pass.
@@ -67,8 +81,7 @@ impl<T> Default for LayerState<T> {
             gate: GateState::default(),
             maps: PermuteMaps::default(),
             trace: Trace::default(),
-            forward: None,
-            dense: false,
+            pass: None,
             logits: Vec::new(),
             noise_logits: Vec::new(),
             router_input: Vec::new(),
@@ -91,19 +104,45 @@ impl<T> Default for LayerState<T> {
 }
 
 impl<T> LayerState<T> {
-    /// `[T, E]` router logits of the latest forward pass; empty for routers without a gate.
+    /// What the gate of the latest forward pass decided: routing table, scores, losses.
+    pub fn gate(&self) -> &GateState {
+        &self.gate
+    }
+
+    /// The same, taken out of the state; the rest is dropped.
+    pub fn into_gate(self) -> GateState {
+        self.gate
+    }
+
+    /// The maps between the assignments of the latest routing table and expert-major rows; those of
+    /// an earlier pass where the latest one permuted nothing (one expert, weight 1).
+    pub fn maps(&self) -> &PermuteMaps {
+        &self.maps
+    }
+
+    /// `[T, E]` router logits of the latest forward pass; empty before one and for routers without
+    /// a gate.
     pub fn router_logits(&self) -> &[f32] {
-        let tokens = self.forward.map_or(0, |(_, tokens)| tokens);
-        let elems = tokens * self.gate.table.num_experts();
-        self.logits.get(..elems).unwrap_or(&[])
+        match &self.pass {
+            Some(pass) if pass.options.router.has_gate() => &self.logits[..pass.logit_elems()],
+            _ => &[],
+        }
     }
 
     /// `[T, E]` gradient of the router logits after a backward pass; empty before one and for
     /// routers without a gate.
     pub fn router_logit_gradient(&self) -> &[f32] {
-        let tokens = self.forward.map_or(0, |(_, tokens)| tokens);
-        let elems = tokens * self.gate.table.num_experts();
-        self.scratch.dlogits.get(..elems).unwrap_or(&[])
+        match &self.pass {
+            Some(pass) if pass.has_logit_gradient => &self.scratch.dlogits[..pass.logit_elems()],
+            _ => &[],
+        }
+    }
+}
+
+impl Pass {
+    /// T·E.
+    fn logit_elems(&self) -> usize {
+        self.tokens * self.shape.experts
     }
 }
 

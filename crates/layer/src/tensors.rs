@@ -96,7 +96,17 @@ impl<T> LayerInputs<'_, T> {
     }
 }
 
-impl<T> LayerWeights<'_, T> {
+impl<'a, T> LayerWeights<'a, T> {
+    /// A router and its experts: all that most routers need.
+    pub fn new(router: &'a [f32], experts: ExpertWeights<'a, T>) -> Self {
+        Self {
+            router: Some(router),
+            router_noise: None,
+            selection_bias: None,
+            experts,
+        }
+    }
+
     pub(crate) fn check<D>(&self, layer: &MoeLayer<D>, training: bool) -> Result<()> {
         let shape = layer.shape();
         let router = &layer.options().router;

@@ -6,7 +6,7 @@ use common::{Problem, Step, routers, sized, wide};
 use tollgate::options::{Activation, Capacity, DropOrder, GateOptions, GatingDropout, Weights};
 use tollgate::reference::{Forward, Gradients};
 use tollgate::{DType, DropMode, Element, Router};
-use tollgate_testkit::{Case, Tolerance, compare, edge_cases, run_all};
+use tollgate_testkit::{Case, LogitKind, Tolerance, assert_same, compare, edge_cases, run_all};
 
 /// How far a tensor may lie from the reference, as a share of its largest magnitude.
 ///
@@ -52,11 +52,11 @@ fn close_at<T: Element>(
 
 fn check<T: Element>(problem: &Problem<T>, step: &Step<T>, reference: &(Forward, Gradients)) {
     let (forward, grads) = reference;
-    let (table, exact) = (&step.state.gate.table, &forward.gate.table);
+    let (table, exact) = (&step.state.gate().table, &forward.gate.table);
     table.validate().unwrap();
     assert_eq!(table.token_offsets, exact.token_offsets, "token offsets");
     assert_eq!(table.expert_indices, exact.expert_indices, "expert indices");
-    assert_eq!(step.state.gate.dropped, forward.gate.dropped);
+    assert_eq!(step.state.gate().dropped, forward.gate.dropped);
     let shape = problem.layer.shape();
     let n = shape
         .hidden
@@ -102,10 +102,10 @@ fn check<T: Element>(problem: &Problem<T>, step: &Step<T>, reference: &(Forward,
     for (what, ours, exact) in [
         (
             "balance",
-            step.state.gate.losses.balance,
+            step.state.gate().losses.balance,
             forward.gate.losses.balance,
         ),
-        ("z", step.state.gate.losses.z, forward.gate.losses.z),
+        ("z", step.state.gate().losses.z, forward.gate.losses.z),
     ] {
         let error = (ours - exact).abs();
         assert!(
@@ -140,6 +140,12 @@ fn agree<T: Element>(case: &Case, options: GateOptions, activation: Activation, 
 fn every_router_on_every_case() {
     run_all("layer", &edge_cases(), &[("cpu", ())], |case, ()| {
         for router in routers(case.experts) {
+            // Expert choice ranks by probability, and f32 cannot tell apart those that are nearly 1:
+            // tokens then come in order, where the reference still sees differences.
+            let saturated = matches!(case.logits, LogitKind::OneHot | LogitKind::Huge);
+            if saturated && matches!(router, Router::ExpertChoice { .. }) {
+                continue;
+            }
             agree::<f32>(case, GateOptions::new(router), Activation::Gelu, false);
         }
     });
@@ -184,22 +190,47 @@ fn every_weight_capacity_dropout_and_jitter() {
     }
 }
 
-#[test]
-fn a_faulty_token_is_named_and_spoils_only_itself() {
+/// One value of token 7 is replaced.
+fn spoilt<T: Element>(value: f32, router: &str) {
     let case = sized(20, 4, 16, 16);
-    let options = GateOptions::new(Router::Adaptive { tau: 0.3 });
-    let clean = Problem::<f32>::new(&case, options.clone(), Activation::Gelu, false);
-    let mut dirty = Problem::<f32>::new(&case, options, Activation::Gelu, false);
-    dirty.x[7 * 16 + 3] = f32::NAN;
+    let problem = || {
+        let options = GateOptions::new(router.parse().unwrap());
+        Problem::<T>::new(&case, options, Activation::Gelu, false)
+    };
+    let (clean, mut dirty) = (problem(), problem());
+    dirty.x[7 * 16 + 3] = T::from_f32(value);
     let (clean, dirty) = (clean.run(), dirty.run());
+    let what = format!("{} {router} {value}", T::DTYPE);
     let status = dirty.state.trace.status;
-    assert_eq!((status.faulty_rows, status.first_faulty_row), (1, Some(7)));
+    if clean.state.router_logits().is_empty() {
+        assert_eq!(status.faulty_rows, 0, "{what}");
+    } else {
+        let found = (status.faulty_rows, status.first_faulty_row);
+        assert_eq!(found, (1, Some(7)), "{what}");
+    }
     for t in 0..20 {
         let row = t * 16..(t + 1) * 16;
         if t == 7 {
-            assert!(dirty.y[row].iter().all(|v| v.is_nan()));
+            assert!(wide(&dirty.y[row]).all(f64::is_nan), "{what}: y of token 7");
         } else {
-            assert_eq!(dirty.y[row.clone()], clean.y[row]);
+            assert_same(&what, &dirty.y[row.clone()], &clean.y[row.clone()]);
+            // The load of the balance loss counts token 7 elsewhere, so that dx may move a little.
+            assert!(
+                wide(&dirty.dx[row]).all(f64::is_finite),
+                "{what}: dx of {t}"
+            );
         }
     }
+}
+
+#[test]
+fn a_faulty_token_is_named_and_spoils_only_itself() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for router in ["adaptive:0.3", "topk:3", "second:random:0.5"] {
+            spoilt::<f32>(value, router);
+            spoilt::<half::f16>(value, router);
+            spoilt::<half::bf16>(value, router);
+        }
+    }
+    spoilt::<f32>(f32::NAN, "thor:token");
 }

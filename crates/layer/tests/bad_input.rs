@@ -130,6 +130,27 @@ fn overflow_of_assignments_and_rows_is_refused_before_memory_is_touched() {
         error.to_string(),
         "assignments (T·k): 2147483648 × 1 overflows the limit of 2147483647"
     );
+    // 2^30 + 2 tokens times 2^31 − 2 rows of the up map: the product of rows and widths.
+    let layer = MoeLayer::builder(1, (1 << 30) - 1, 1)
+        .gated(true)
+        .router("top1".parse().unwrap())
+        .build(Cpu::new(1).unwrap())
+        .unwrap();
+    let inputs = LayerInputs::new(RowView::new(&x, (1 << 30) + 2, 1).unwrap());
+    let error = layer
+        .forward(
+            &inputs,
+            &weights,
+            &StepContext::default(),
+            RowViewMut::new(&mut y, 0, 1).unwrap(),
+            &mut LayerState::default(),
+        )
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "elements of the experts' rows (T·k × max(H, N1)): 1073741826 × 2147483646 overflows the \
+         limit of 2305843009213693951"
+    );
     let error = MoeLayer::builder(1 << 30, (1 << 30) - 1, 64)
         .build(())
         .unwrap_err();
@@ -171,6 +192,155 @@ fn builder_errors_name_value_and_bound() {
         local.to_string(),
         "end of local experts is 5, must be in 1..=4"
     );
+}
+
+/// Everything a backward pass writes, of any lengths.
+struct Grads {
+    x: Vec<f32>,
+    router: Option<Vec<f32>>,
+    router_noise: Option<Vec<f32>>,
+    up: Vec<f32>,
+    up_bias: Option<Vec<f32>>,
+    down: Vec<f32>,
+    down_bias: Option<Vec<f32>>,
+}
+
+impl Grads {
+    /// The right lengths for `p`.
+    fn of(p: &Problem<f32>) -> Self {
+        let router = &p.layer.options().router;
+        let len = |values: &[f32]| poison::<f32>(values.len());
+        Self {
+            x: len(&p.x),
+            router: router.has_gate().then(|| len(&p.router)),
+            router_noise: router.is_noisy().then(|| len(&p.router_noise)),
+            up: len(&p.up),
+            up_bias: p.up_bias.as_deref().map(len),
+            down: len(&p.down),
+            down_bias: p.down_bias.as_deref().map(len),
+        }
+    }
+
+    fn backward(&mut self, p: &Problem<f32>, state: &mut LayerState<f32>) -> tollgate::Result<()> {
+        let h = p.layer.shape().hidden;
+        let rows = self.x.len() / h;
+        let mut grads = tollgate::LayerGrads {
+            x: RowViewMut::new(&mut self.x[..rows * h], rows, h)?,
+            router: self.router.as_deref_mut(),
+            router_noise: self.router_noise.as_deref_mut(),
+            experts: tollgate::ExpertGrads {
+                up: &mut self.up,
+                up_bias: self.up_bias.as_deref_mut(),
+                down: &mut self.down,
+                down_bias: self.down_bias.as_deref_mut(),
+                accumulate: false,
+            },
+        };
+        let dy = RowView::new(&p.dy, p.tokens, h)?;
+        p.layer
+            .backward(&p.inputs(), &p.weights(), dy, state, &mut grads)
+    }
+
+    fn untouched(&self) -> bool {
+        let optional = [
+            &self.router,
+            &self.router_noise,
+            &self.up_bias,
+            &self.down_bias,
+        ];
+        [&self.x, &self.up, &self.down]
+            .into_iter()
+            .chain(optional.into_iter().flatten())
+            .all(|values| values.iter().all(|v| v.is_nan()))
+    }
+}
+
+fn forward(p: &Problem<f32>) -> LayerState<f32> {
+    let h = p.layer.shape().hidden;
+    let mut y = vec![0.0; p.tokens * h];
+    let view = RowViewMut::new(&mut y, p.tokens, h).unwrap();
+    let mut state = LayerState::default();
+    p.layer
+        .forward(&p.inputs(), &p.weights(), &p.ctx, view, &mut state)
+        .unwrap();
+    state
+}
+
+/// Layers that differ in one thing each.
+fn relatives() -> Vec<Problem<f32>> {
+    let of = |router: &str, t, e, h, i, gated| {
+        let options = GateOptions::new(router.parse().unwrap());
+        Problem::new(&sized(t, e, h, i), options, Activation::Gelu, gated)
+    };
+    let mut jittered = GateOptions::new("top1".parse().unwrap());
+    jittered.jitter = 0.1;
+    let mut relatives = vec![
+        of("top1", 6, 4, 8, 8, true),
+        of("top1", 6, 4, 8, 4, false),
+        of("top1", 6, 4, 8, 64, false),
+        of("top1", 6, 4, 5, 8, false),
+        of("top1", 6, 2, 8, 8, false),
+        of("top1", 7, 4, 8, 8, false),
+        Problem::new(&sized(6, 4, 8, 8), jittered, Activation::Gelu, false),
+    ];
+    for router in [
+        "top1",
+        "top2",
+        "hash",
+        "thor",
+        "thor:token",
+        "noisy:2",
+        "ensemble",
+    ] {
+        relatives.push(of(router, 6, 4, 8, 8, false));
+    }
+    relatives
+}
+
+#[test]
+fn backward_refuses_the_state_of_any_other_layer() {
+    let all = relatives();
+    for (i, ran) in all.iter().enumerate() {
+        for (j, asked) in all.iter().enumerate() {
+            let mut grads = Grads::of(asked);
+            let result = grads.backward(asked, &mut forward(ran));
+            if i == j {
+                result.unwrap();
+                assert!(!grads.untouched());
+            } else {
+                let error = result.unwrap_err();
+                assert!(!error.to_string().is_empty());
+                assert!(grads.untouched(), "{i} {j}: written in spite of '{error}'");
+            }
+        }
+    }
+    let mut grads = Grads::of(&all[0]);
+    let error = grads.backward(&all[0], &mut forward(&all[1])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a layer of E 4, H 8, I 8, gelu, gated cannot be combined with the state of a forward pass \
+         with E 4, H 8, I 4, gelu: backward takes the state of its own layer's forward pass"
+    );
+}
+
+#[test]
+fn logits_and_their_gradient_are_those_of_the_latest_pass() {
+    let p = problem();
+    let mut state = forward(&p);
+    assert_eq!(state.router_logits().len(), 24);
+    assert!(state.router_logit_gradient().is_empty());
+    Grads::of(&p).backward(&p, &mut state).unwrap();
+    assert_eq!(state.router_logit_gradient().len(), 24);
+    let mut y = vec![0.0; 48];
+    let view = RowViewMut::new(&mut y, 6, 8).unwrap();
+    p.layer
+        .forward(&p.inputs(), &p.weights(), &p.ctx, view, &mut state)
+        .unwrap();
+    assert!(
+        state.router_logit_gradient().is_empty(),
+        "of the step before"
+    );
+    assert!(LayerState::<f32>::default().router_logits().is_empty());
 }
 
 proptest! {
@@ -217,11 +387,38 @@ proptest! {
         let mut state = LayerState::default();
         let result = layer.forward(&inputs, &weights, &StepContext::default(), view, &mut state);
         match result {
-            Ok(()) => state.gate.table.validate().unwrap(),
+            Ok(()) => state.gate().table.validate().unwrap(),
             Err(error) => {
                 prop_assert!(!error.to_string().is_empty());
                 prop_assert!(y.iter().all(|&v| v == 0.125), "y was written");
             }
+        }
+    }
+
+    /// Gradients of any lengths: an error that leaves all of them alone, or success.
+    #[test]
+    fn hostile_gradients_never_panic(
+        which in 0usize..14,
+        state_of in 0usize..14,
+        spoil in 0usize..8,
+        len in 0usize..600,
+    ) {
+        let all = relatives();
+        let (p, ran) = (&all[which], &all[if spoil == 7 { state_of } else { which }]);
+        let mut grads = Grads::of(p);
+        let other = poison::<f32>(len);
+        match spoil {
+            0 => grads.x = other,
+            1 => grads.router = Some(other),
+            2 => grads.router_noise = Some(other),
+            3 => grads.up = other,
+            4 => grads.up_bias = None,
+            5 => grads.down = other,
+            6 => grads.down_bias = Some(other),
+            _ => {}
+        }
+        if grads.backward(p, &mut forward(ran)).is_err() {
+            prop_assert!(grads.untouched());
         }
     }
 }

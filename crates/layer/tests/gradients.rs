@@ -122,11 +122,12 @@ fn weights_of(router: &Router) -> Vec<Weights> {
 fn every_router_weights_and_activation() {
     for router in routers(4) {
         for weights in weights_of(&router) {
-            for (n, activation) in Activation::ALL.iter().enumerate() {
+            for activation in Activation::ALL {
                 let mut options = options(router);
                 options.weights = Some(weights);
                 options.weight_scale = 1.5;
-                check(options, *activation, n % 2 == 1);
+                check(options.clone(), *activation, false);
+                check(options, *activation, true);
             }
         }
     }
@@ -135,10 +136,15 @@ fn every_router_weights_and_activation() {
 #[test]
 fn every_balance_loss() {
     for router in routers(4).into_iter().filter(Router::has_gate) {
-        for balance_over in BalanceOver::ALL {
-            let mut options = options(router);
-            options.balance_over = Some(*balance_over);
-            check(options, Activation::Silu, true);
+        for weights in weights_of(&router) {
+            for balance_over in BalanceOver::ALL {
+                let mut options = options(router);
+                options.weights = Some(weights);
+                options.balance_over = Some(*balance_over);
+                for (activation, gated) in [(Activation::Gelu, false), (Activation::Silu, true)] {
+                    check(options.clone(), activation, gated);
+                }
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use tollgate_testkit::assert_same;
 
 fn same<T: Element>(what: &str, a: &Step<T>, b: &Step<T>) {
     assert_eq!(
-        a.state.gate.table, b.state.gate.table,
+        a.state.gate().table,
+        b.state.gate().table,
         "{what}: routing table"
     );
     assert_same(&format!("{what}: y"), &a.y, &b.y);
@@ -24,7 +25,11 @@ fn same<T: Element>(what: &str, a: &Step<T>, b: &Step<T>) {
     assert_same(&format!("{what}: up bias"), &a.up_bias, &b.up_bias);
     assert_same(&format!("{what}: down"), &a.down, &b.down);
     assert_same(&format!("{what}: down bias"), &a.down_bias, &b.down_bias);
-    assert_eq!(a.state.gate.losses, b.state.gate.losses, "{what}: losses");
+    assert_eq!(
+        a.state.gate().losses,
+        b.state.gate().losses,
+        "{what}: losses"
+    );
 }
 
 fn threads<T: Element>() {
@@ -87,7 +92,7 @@ fn a_token_does_not_feel_its_batch() {
             let some = part.run();
             let what = format!("{router} tokens {first}..{last}");
             assert_same(&what, &some.y, &all.y[first * 48..last * 48]);
-            let (ours, table) = (&some.state.gate.table, &all.state.gate.table);
+            let (ours, table) = (&some.state.gate().table, &all.state.gate().table);
             for t in first..last {
                 assert_eq!(ours.experts_of(t - first), table.experts_of(t), "{what}");
                 assert_same(&what, ours.weights_of(t - first), table.weights_of(t));
@@ -105,16 +110,16 @@ fn a_used_state_gives_the_same_bits_and_keeps_its_memory() {
             |case| Problem::<f32>::new(case, GateOptions::new(router), Activation::Gelu, false);
         let fresh = problem(&small).run();
         let used = problem(&large).run_in(LayerState::default()).state;
-        let scores = used.gate.scores.as_ptr();
-        let rows = used.maps.row_of_assignment.as_ptr();
+        let scores = used.gate().scores.as_ptr();
+        let rows = used.maps().row_of_assignment.as_ptr();
         let again = problem(&small).run_in(used);
         same(&format!("{router} in a used state"), &fresh, &again);
         assert_eq!(
             scores,
-            again.state.gate.scores.as_ptr(),
+            again.state.gate().scores.as_ptr(),
             "{router}: scores moved"
         );
-        let moved = again.state.maps.row_of_assignment.as_ptr();
+        let moved = again.state.maps().row_of_assignment.as_ptr();
         assert_eq!(rows, moved, "{router}: maps moved");
     }
 }

@@ -4,8 +4,7 @@
 //! indices that the operation will follow, and for the scattering operation one pass that proves
 //! the maps to be inverses.
 
-use tollgate_core::math::vectorized;
-use tollgate_core::{Error, Result, RoutingTable};
+use tollgate_core::{BrokenInvariant, Error, Result, RoutingTable};
 
 use crate::PermuteMaps;
 
@@ -33,34 +32,6 @@ pub(crate) fn table_size(tokens: usize, experts: usize, assignments: usize) -> R
     Ok(())
 }
 
-/// Every value lies in `0..bound`.
-pub(crate) fn indices(what: &'static str, values: &[i32], bound: usize) -> Result<()> {
-    // As u32 a negative value is beyond every bound that an i32 can reach.
-    let limit = bound.min(1 << 31) as u32;
-    let outside = vectorized(
-        #[inline(always)]
-        || {
-            let mut any = 0u32;
-            for &value in values {
-                any |= u32::from(value as u32 >= limit);
-            }
-            any != 0
-        },
-    );
-    if !outside {
-        return Ok(());
-    }
-    match values.iter().position(|&v| v as u32 >= limit) {
-        None => Ok(()),
-        Some(position) => Err(Error::Index {
-            what,
-            position,
-            value: i64::from(values[position]),
-            bound,
-        }),
-    }
-}
-
 /// The three maps have one entry an assignment.
 fn map_lengths(maps: &PermuteMaps, assignments: usize) -> Result<()> {
     table_size(0, 0, assignments)?;
@@ -75,30 +46,18 @@ fn map_lengths(maps: &PermuteMaps, assignments: usize) -> Result<()> {
 }
 
 /// The table's lengths agree and its offsets cut the assignments into tokens and into experts.
-/// Expert indices are not looked at.
+/// Expert indices are not looked at. Errors are those of [`RoutingTable::validate`], in its order.
 pub(crate) fn table(table: &RoutingTable) -> Result<()> {
     let assignments = table.num_assignments();
     table_size(table.num_tokens(), table.num_experts(), assignments)?;
-    let sound = table.routing_weights.len() == assignments
-        && are_offsets(&table.token_offsets, assignments)
-        && are_offsets(&table.expert_offsets, assignments);
-    // Validation repeats these tests one by one and names the first that fails.
-    if sound { Ok(()) } else { table.validate() }
-}
-
-/// Exclusive prefix sums from 0 to `total`.
-fn are_offsets(offsets: &[i32], total: usize) -> bool {
-    let ascends = vectorized(
-        #[inline(always)]
-        || {
-            let mut descents = 0u32;
-            for (&low, &high) in offsets.iter().zip(offsets.iter().skip(1)) {
-                descents |= u32::from(high < low);
-            }
-            descents == 0
-        },
-    );
-    ascends && offsets.first() == Some(&0) && offsets.last() == Some(&(total as i32))
+    if table.routing_weights.len() != assignments {
+        return Err(Error::Routing(BrokenInvariant::WeightCount {
+            weights: table.routing_weights.len(),
+            assignments,
+        }));
+    }
+    Error::check_offsets("token_offsets", &table.token_offsets, assignments)?;
+    Error::check_offsets("expert_offsets", &table.expert_offsets, assignments)
 }
 
 /// The maps are of this table's size and count the same rows for every expert.
@@ -136,7 +95,7 @@ pub(crate) fn permute(x: Shape, maps: &PermuteMaps, rows: Shape) -> Result<()> {
     )?;
     Error::check_shape("columns of the permuted matrix (H)", rows.1, x.1)?;
     map_lengths(maps, rows.0)?;
-    indices("token_of_row", &maps.token_of_row, x.0)
+    Error::check_indices("token_of_row", &maps.token_of_row, 0, x.0)
 }
 
 /// Arguments of `unpermute` and of `permute_backward`: rows `[A, H]`, y `[T, H]`.
@@ -152,7 +111,7 @@ pub(crate) fn unpermute(
     Error::check_shape("columns of the token matrix (H)", y.1, rows.1)?;
     self::table(table)?;
     maps_of_table(maps, table)?;
-    indices("row_of_assignment", &maps.row_of_assignment, assignments)
+    Error::check_indices("row_of_assignment", &maps.row_of_assignment, 0, assignments)
 }
 
 /// The optional addend of `permute_backward`, f32 `[T, H]`, has the shape of dx.
@@ -185,8 +144,8 @@ pub(crate) fn unpermute_backward(
     )?;
     Error::check_shape("entries of dweights (A)", dweights, table.num_assignments())?;
     unpermute(rows, table, maps, dy)?;
-    indices("assignment_of_row", &maps.assignment_of_row, rows.0)?;
-    indices("token_of_row", &maps.token_of_row, dy.0)?;
+    Error::check_indices("assignment_of_row", &maps.assignment_of_row, 0, rows.0)?;
+    Error::check_indices("token_of_row", &maps.token_of_row, 0, dy.0)?;
     inverses(table, maps)
 }
 
@@ -238,23 +197,5 @@ mod tests {
                 .to_string()
                 .starts_with("experts (E)")
         );
-    }
-
-    #[test]
-    fn indices_names_the_first_offender() {
-        assert!(indices("v", &[0, 3, i32::MAX], usize::MAX).is_ok());
-        assert!(indices("v", &[], 0).is_ok());
-        for (values, position, value) in [([0, 1, 4], 2, 4), ([0, -1, 9], 1, -1)] {
-            let error = indices("v", &values, 4).unwrap_err();
-            let expected = Error::Index {
-                what: "v",
-                position,
-                value,
-                bound: 4,
-            };
-            assert_eq!(error, expected);
-        }
-        let error = indices("v", &[i32::MIN], usize::MAX).unwrap_err();
-        assert!(matches!(error, Error::Index { position: 0, .. }));
     }
 }

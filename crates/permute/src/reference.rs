@@ -170,13 +170,13 @@ fn rows_of_assignments(
         .collect()
 }
 
-/// Elements of a matrix of `rows` rows.
+/// Elements of a matrix of `rows` rows: as many f64 as an allocation can hold.
 fn elems(rows: usize, hidden: usize) -> Result<usize> {
     Error::checked_product(
         "elements of a matrix (rows·H)",
         rows,
         hidden,
-        isize::MAX as usize,
+        isize::MAX as usize / size_of::<f64>(),
     )
 }
 

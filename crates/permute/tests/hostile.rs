@@ -296,6 +296,16 @@ fn the_reference_refuses_without_panicking() {
     let e = reference::unpermute(&rows, usize::MAX / 2, &table, &s.maps).unwrap_err();
     assert!(matches!(e, Error::Overflow { .. }), "{e}");
 
+    // No rows, so nothing but the result itself limits H; it is refused before it is allocated.
+    let none = widen(&RoutingTable::from_rows(3, &vec![vec![]; 4]).unwrap());
+    let maps = reference::sort(&none).unwrap();
+    for hidden in [isize::MAX as usize / 3, isize::MAX as usize / 32 + 1] {
+        let overflows = |e: Error| assert!(matches!(e, Error::Overflow { .. }), "{e}");
+        overflows(reference::unpermute(&[], hidden, &none, &maps).unwrap_err());
+        overflows(reference::permute_backward(&[], hidden, &none, &maps, None).unwrap_err());
+        overflows(reference::unpermute_backward(&[], &[], hidden, &none, &maps).unwrap_err());
+    }
+
     let mut twice = s.maps.clone();
     twice.row_of_assignment[0] = twice.row_of_assignment[2];
     let e = reference::unpermute_backward(&x, &rows, 2, &table, &twice).unwrap_err();

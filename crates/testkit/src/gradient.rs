@@ -10,9 +10,11 @@ pub struct Probe {
     /// Largest allowed `|difference − gradient| / scale`, where the scale is the largest magnitude
     /// in the gradient (at least 1e-6): truncation `O(step²)` plus rounding `O(2^-52 / step)`.
     pub tolerance: f64,
-    /// At most this many coordinates are probed, chosen by seed; all of them when there are fewer.
+    /// At most this many different coordinates are probed, chosen at random; all of them when there
+    /// are no more.
     pub coordinates: usize,
-    /// Seed of the choice.
+    /// Seed of the choice. The name of the check goes into it too, so that many configurations with
+    /// one seed do not all probe the same coordinates.
     pub seed: u64,
 }
 
@@ -29,6 +31,27 @@ impl Default for Probe {
     }
 }
 
+/// Which of `n` coordinates are probed: different ones, the same in every run of the check `what`.
+fn coordinates(what: &str, n: usize, probe: Probe) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    if n > probe.coordinates {
+        let mut data = Data::new(probe.seed ^ fnv1a(what));
+        // A shuffle, as far as it is used.
+        for i in 0..probe.coordinates {
+            order.swap(i, i + data.below(n - i));
+        }
+        order.truncate(probe.coordinates);
+    }
+    order
+}
+
+/// The 64-bit FNV-1a hash: the same on every machine and with every compiler.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
 /// Compares `gradient` with central differences of `function` around `x`; panics with `what` and
 /// the coordinate on a mismatch, or on a NaN.
 #[track_caller]
@@ -41,11 +64,8 @@ pub fn check_gradient(
 ) {
     assert_eq!(x.len(), gradient.len(), "{what}: one gradient an input");
     let scale = gradient.iter().fold(1e-6f64, |m, g| m.max(g.abs()));
-    let mut data = Data::new(probe.seed);
-    let all = x.len() <= probe.coordinates;
     let mut moved = x.to_vec();
-    for i in 0..x.len().min(probe.coordinates) {
-        let at = if all { i } else { data.below(x.len()) };
+    for at in coordinates(what, x.len(), probe) {
         let h = probe.step * x[at].abs().max(1.0);
         moved[at] = x[at] + h;
         let up = function(&moved);
@@ -68,6 +88,36 @@ pub fn check_gradient(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn coordinates_are_different_and_follow_seed_and_name() {
+        let probe = Probe::default();
+        let chosen = coordinates("dx", 50, probe);
+        let mut sorted = chosen.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!((chosen.len(), sorted.len()), (40, 40));
+        assert!(sorted.iter().all(|&c| c < 50));
+        assert_eq!(chosen, coordinates("dx", 50, probe));
+        assert_ne!(chosen, coordinates("dw", 50, probe));
+        assert_ne!(chosen, coordinates("dx", 50, Probe { seed: 2, ..probe }));
+        for n in [0, 1, 39, 40] {
+            let all: Vec<usize> = (0..n).collect();
+            assert_eq!(coordinates("dx", n, probe), all);
+        }
+    }
+
+    #[test]
+    fn many_names_together_probe_every_coordinate() {
+        let mut probed = [false; 400];
+        for case in 0..100 {
+            for at in coordinates(&format!("case {case}: dx"), 400, Probe::default()) {
+                probed[at] = true;
+            }
+        }
+        // Each misses one with probability 0.9: all hundred about 400 · 0.9^100 < 0.02.
+        assert!(probed.iter().all(|&p| p));
+    }
 
     #[test]
     fn a_wrong_gradient_is_found_and_a_right_one_passes() {

@@ -55,7 +55,7 @@ impl Tolerance {
         }
     }
 
-    /// The larger bounds of both: for a result that passes through two stages, add instead.
+    /// The sums of both bounds: for a result that passes through two stages, each with its error.
     pub fn plus(self, other: Self) -> Self {
         Self {
             relative: self.relative + other.relative,

@@ -141,7 +141,7 @@ fn print(value: &impl Serialize) -> String {
 /// The report of `tollgate run`.
 pub fn run<T: Element>(run: &Run<'_, T>) -> String {
     let (args, problem, state) = (run.args, run.problem, run.state);
-    let (model, table, times) = (problem.model, &state.gate.table, run.times);
+    let (model, table, times) = (problem.model, &state.gate().table, run.times);
     let tokens = table.num_tokens();
     let share = |k: usize| table.tokens_with(k) as f64 / tokens.max(1) as f64;
     let noise = model.upcycle == Some(Upcycle::Noise);
@@ -167,8 +167,8 @@ pub fn run<T: Element>(run: &Run<'_, T>) -> String {
             faulty_rows: state.trace.status.faulty_rows,
         },
         losses: Losses {
-            balance: state.gate.losses.balance,
-            z: state.gate.losses.z,
+            balance: state.gate().losses.balance,
+            z: state.gate().losses.z,
             consistency: run.pair.map(|pair| pair.consistency),
         },
         stages: stages.collect(),

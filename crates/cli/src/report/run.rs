@@ -20,7 +20,7 @@ pub fn text<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     let sections = [
         header(run, style),
         experts_per_token(run, style),
-        load(&run.state.gate.table, style),
+        load(&run.state.gate().table, style),
         time(run, style),
         losses(run, style),
         agreement(run, style),
@@ -146,7 +146,7 @@ fn dropout_options(options: &GateOptions) -> Option<String> {
 
 /// How many tokens have how many experts.
 fn experts_per_token<T: Element>(run: &Run<'_, T>, style: Style) -> String {
-    let (table, trace) = (&run.state.gate.table, &run.state.trace);
+    let (table, trace) = (&run.state.gate().table, &run.state.trace);
     let tokens = table.num_tokens();
     let mut remark = plural(table.num_assignments(), "assignment");
     if tokens > 0 {
@@ -316,7 +316,7 @@ fn time<T: Element>(run: &Run<'_, T>, style: Style) -> String {
 fn losses<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     let mut text = String::new();
     if run.problem.options().router.has_gate() {
-        let losses = run.state.gate.losses;
+        let losses = run.state.gate().losses;
         text.push_str(&style.titled("Losses", "coefficients included"));
         text.push_str(&format!(
             "  balance {:.6}   z {:.6}\n",
@@ -324,7 +324,7 @@ fn losses<T: Element>(run: &Run<'_, T>, style: Style) -> String {
         ));
     }
     if let Some(pair) = run.pair {
-        let first = drawn(&run.state.gate.table);
+        let first = drawn(&run.state.gate().table);
         let second = drawn(&pair.table);
         let title = "Pair of passes";
         text.push_str(&style.titled(title, "outputs taken as logits, α 5"));

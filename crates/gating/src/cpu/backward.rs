@@ -11,7 +11,7 @@ use tollgate_core::{Cpu, DropMode, Result, RowView, RowViewMut, StepContext};
 
 use super::blocks::{BLOCK_ROWS, Team};
 use super::dropout::local_shares;
-use super::softmax::{dot, exponentials, scale, sum};
+use super::softmax::{dot, dot_scaled, exponentials, scale, sum};
 use super::weights::share;
 use super::{losses, noise};
 use crate::{GateInputs, GateState, check};
@@ -238,7 +238,7 @@ impl Plan<'_> {
                     let total = sum(p);
                     if !self.load.is_empty() && total > 0.0 {
                         let reciprocal = 1.0 / total;
-                        let average = dot(&self.load, p) * reciprocal;
+                        let average = dot_scaled(&self.load, p, reciprocal);
                         for ((dz, &p), &f) in dz.iter_mut().zip(p).zip(&self.load) {
                             *dz += p * reciprocal * (f - average) * (1.0 - p);
                         }

@@ -1,9 +1,9 @@
 //! Noisy logits (Shazeer et al., 2017): `h = z + n · softplus(z_noise)`, and the way back.
 
-use tollgate_core::math::sigmoid;
 use tollgate_core::{RowView, StepContext};
 
 use super::blocks::{BLOCK_ROWS, Team, fit};
+use super::softmax::sigmoid;
 use crate::stochastic;
 
 /// ln(1 + e^x), without overflow.

@@ -4,6 +4,7 @@ use tollgate_core::options::{Gap, GateOptions, Scores, SecondPolicy, Weights};
 use tollgate_core::{Philox, Router, RowView, StepContext};
 
 use super::search::Best;
+use super::softmax::UNDERFLOW;
 use crate::{GateInputs, stochastic};
 
 /// How a row chooses its experts.
@@ -146,7 +147,11 @@ impl<'a> Plan<'a> {
     }
 
     fn second_stays(&self, policy: SecondPolicy, token: usize, difference: f64) -> bool {
-        let share = || 1.0 / (1.0 + difference.exp());
+        // p_j / (p_i + p_j), where p_j may have underflowed.
+        let share = || match (-difference as f32) < UNDERFLOW {
+            true => 0.0,
+            false => 1.0 / (1.0 + difference.exp()),
+        };
         match policy {
             SecondPolicy::All => true,
             SecondPolicy::None => false,

@@ -3,7 +3,7 @@
 //! Sums have [`LANES`] partial sums that are added as a tree, so their bits do not depend on the
 //! width of the vectors.
 
-use tollgate_core::math::{exp_of_nonpositive, sigmoid, vectorized};
+use tollgate_core::math::{self, exp_of_nonpositive, vectorized};
 use tollgate_core::{Cpu, Result, RowView, RowViewMut};
 
 use super::blocks::{BLOCK_ROWS, Parts, Team};
@@ -87,12 +87,39 @@ pub(super) fn exponentials(z: &[f32], max: f32, out: &mut [f32]) -> f32 {
     tree(lanes)
 }
 
+/// Σ a·(b·factor): where products of a and b alone would be no normal numbers.
+#[inline(always)]
+pub(super) fn dot_scaled(a: &[f32], b: &[f32], factor: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let ((whole_a, rest_a), (whole_b, rest_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for i in 0..LANES {
+            lanes[i] = a[i].mul_add(b[i] * factor, lanes[i]);
+        }
+    }
+    for (lane, (&a, &b)) in lanes.iter_mut().zip(rest_a.iter().zip(rest_b)) {
+        *lane = a.mul_add(b * factor, *lane);
+    }
+    tree(lanes)
+}
+
 /// Multiplies a row.
 #[inline(always)]
 pub(super) fn scale(row: &mut [f32], factor: f32) {
     for value in row {
         *value *= factor;
     }
+}
+
+/// Below this e^x is no normal number: exponentials and sigmoids are exactly 0. The exponentials of
+/// [`tollgate_core::math`] see to it themselves.
+pub(super) const UNDERFLOW: f32 = -87.3;
+
+/// Sigmoid of a logit, never a subnormal number.
+#[inline(always)]
+pub(super) fn sigmoid(z: f32) -> f32 {
+    let value = math::sigmoid(z);
+    if z < UNDERFLOW { 0.0 } else { value }
 }
 
 /// Sigmoid of every logit.
@@ -223,6 +250,9 @@ pub(super) fn backward(
     let shape = (probs.rows(), probs.cols());
     let of_dprobs = (dprobs.rows(), dprobs.cols());
     check::softmax_backward(shape, of_dprobs, (dlogits.rows(), dlogits.cols()))?;
+    if shape.1 == 0 {
+        return Ok(());
+    }
     let blocks: Vec<_> = dlogits.chunks(BLOCK_ROWS).into_iter().enumerate().collect();
     Team::enter(cpu, shape.0 * shape.1, |team| {
         team.run(
@@ -272,6 +302,7 @@ mod tests {
             let expected = (n * (n + 1) / 2) as f32;
             assert_eq!(sum(&row), expected);
             assert_eq!(dot(&row, &vec![2.0; n]), 2.0 * expected);
+            assert_eq!(dot_scaled(&row, &vec![4.0; n], 0.5), 2.0 * expected);
             assert_eq!(
                 row_max(&row),
                 if n == 0 { f32::NEG_INFINITY } else { n as f32 }

@@ -35,14 +35,8 @@ pub(super) fn claims(selection: &RoutingTable<f64>, expert: usize, order: DropOr
     // Both sorts are stable and the claims are in the order of tokens.
     match order {
         DropOrder::Position => claims.sort_by_key(|c| c.choice),
-        DropOrder::Probability => {
-            claims.sort_by(|a, b| {
-                b.weight
-                    .is_nan()
-                    .cmp(&a.weight.is_nan())
-                    .then(descending(a.weight, b.weight))
-            });
-        }
+        // A NaN comes first.
+        DropOrder::Probability => claims.sort_by(|a, b| descending(a.weight, b.weight)),
     }
     claims
 }

@@ -115,7 +115,7 @@ pub struct Consistency {
 /// `b` `[N, V]` of two passes; see [`crate::losses::consistency`].
 ///
 /// # Errors
-/// Shapes that differ; an α that is negative or not finite.
+/// Shapes that differ, more than 2^31 − 1 rows; an α that is negative or not finite.
 pub fn consistency(
     a: RowView<'_, f64>,
     b: RowView<'_, f64>,
@@ -128,6 +128,12 @@ pub fn consistency(
         da: Vec::new(),
         db: Vec::new(),
     };
+    if alpha == 0.0 || a.cols() == 0 {
+        // Turned off, whatever the rows hold; or they hold nothing.
+        result.da = vec![0.0; a.rows() * a.cols()];
+        result.db = result.da.clone();
+        return Ok(result);
+    }
     for (n, (a, b)) in a.iter().zip(b.iter()).enumerate() {
         if padding.is_some_and(|padding| padding[n]) {
             result.da.extend(a.iter().map(|_| 0.0));

@@ -19,8 +19,9 @@ use crate::{GateInputs, GateState, check, stochastic};
 /// leaves a factor of 1.25.
 pub const DECISION_BOUND: f64 = 1.0 / (1u64 << 16) as f64;
 
-/// Numbers below this may underflow in f32; they are compared with this as their size.
-const SMALLEST: f64 = 1e-30;
+/// The size that smaller numbers are compared with: 2^-126 over [`DECISION_BOUND`]. What is no
+/// normal number in f32 has an error of at most 2^-126, even where it is flushed to 0.
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64 / DECISION_BOUND;
 
 /// For every token the distance of the nearest decision about it, relative to the numbers that are
 /// compared; ∞ where decisions compare logits or integers only, which no rounding turns.
@@ -130,6 +131,8 @@ fn by_token(row: &Row<'_>, options: &GateOptions, ctx: &StepContext) -> f64 {
         Router::Second { policy } => second.map_or(f64::INFINITY, |second| {
             let share = second_share(row.z[first], row.z[second]);
             match policy {
+                // Underflow is exact.
+                _ if share == 0.0 => f64::INFINITY,
                 SecondPolicy::Threshold(tau) => {
                     let tau = f64::from(tau);
                     relative(share, tau, share.max(tau))
@@ -156,7 +159,9 @@ fn ranking_margin(row: &Row<'_>, order: &[usize], k: usize) -> f64 {
     let pair = |pair: &[usize]| {
         let (a, b) = (pair[0], pair[1]);
         let same = row.z[a] == row.z[b] && bias[a] == bias[b];
-        if same || is_masked(row.z[b]) {
+        // Scores that underflowed leave the biases, which compare exactly.
+        let only_bias = row.p[a] == 0.0 && row.p[b] == 0.0;
+        if same || only_bias || is_masked(row.z[b]) {
             return f64::INFINITY;
         }
         relative(row.rank(a), row.rank(b), size(a).max(size(b)))
@@ -228,8 +233,11 @@ fn column_margins(rows: &[Option<Row<'_>>], expert: usize, capacity: usize, marg
     };
     let taken = capacity.saturating_sub(faulty).min(order.len());
     let candidate = |t: usize| {
-        let row = rows[t].as_ref();
-        row.map_or((0.0, &[][..]), |row| (row.p[expert], row.z))
+        match rows[t].as_ref() {
+            // Scores of exactly 0 tie whatever the logits were.
+            Some(row) if row.p[expert] != 0.0 => (row.p[expert], row.z),
+            _ => (0.0, &[][..]),
+        }
     };
     let unmasked = |t: usize| {
         rows[t]

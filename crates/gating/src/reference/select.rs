@@ -3,7 +3,7 @@
 use tollgate_core::options::{Gap, GateOptions, SecondPolicy, StochasticPer};
 use tollgate_core::{Philox, Router, StepContext};
 
-use super::softmax::is_masked;
+use super::softmax::{exponential, is_masked};
 use crate::{GateInputs, stochastic};
 
 /// One token as the selection sees it: a row that is not faulty.
@@ -46,9 +46,11 @@ impl Row<'_> {
     }
 }
 
-/// Order of two numbers that are not NaN, larger first; 0 and −0 are equal.
+/// A total order, larger first; 0 and −0 are equal. NaNs are equal to each other and come before
+/// all numbers.
 pub(super) fn descending(a: f64, b: f64) -> std::cmp::Ordering {
-    b.partial_cmp(&a).unwrap_or(std::cmp::Ordering::Equal)
+    b.partial_cmp(&a)
+        .unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
 }
 
 /// What the gate decided for one token.
@@ -138,9 +140,10 @@ pub(super) fn top2_limit(tau: f64) -> f64 {
     ((1.0 + tau) / (1.0 - tau)).ln()
 }
 
-/// g2, the second expert's share of the best two: `p_j / (p_i + p_j)`.
+/// g2, the second expert's share of the best two: `p_j / (p_i + p_j)`, with `z_first` the larger.
 pub(super) fn second_share(z_first: f64, z_second: f64) -> f64 {
-    1.0 / (1.0 + (z_first - z_second).exp())
+    let ratio = exponential(z_second - z_first);
+    ratio / (1.0 + ratio)
 }
 
 /// Scores that a group's merit adds up.

@@ -20,14 +20,33 @@ pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// 1 / (1 + e^−x). Overflow of the exponential gives the right limit 0.
+/// Below this e^x is no normal number of f32: such exponentials and sigmoids are exactly 0, here as
+/// in every implementation, so that all agree on which scores there are to share.
+const UNDERFLOW: f32 = -87.3;
+
+/// Whether e^x counts as 0. Compared in f32, where implementations have the difference x of two
+/// logits.
+fn underflows(x: f64) -> bool {
+    (x as f32) < UNDERFLOW
+}
+
+/// e^x of an x that is not positive.
+pub(super) fn exponential(x: f64) -> f64 {
+    if underflows(x) { 0.0 } else { x.exp() }
+}
+
+/// 1 / (1 + e^−x).
 pub(super) fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + (-x).exp())
+    if underflows(x) {
+        0.0
+    } else {
+        1.0 / (1.0 + (-x).exp())
+    }
 }
 
 /// Softmax of one row and its log-sum-exp.
 ///
-/// `p_e = exp(z_e − lse)`; a fully masked row has p = 0 and lse = −∞, a faulty one NaN.
+/// `p_e = exp(z_e − max) / Σ_j exp(z_j − max)`; a fully masked row has p = 0 and lse = −∞, a faulty one NaN.
 pub(super) fn softmax_row(z: &[f64]) -> (Vec<f64>, f64) {
     if is_faulty(z) {
         return (vec![f64::NAN; z.len()], f64::NAN);
@@ -36,7 +55,7 @@ pub(super) fn softmax_row(z: &[f64]) -> (Vec<f64>, f64) {
     if is_masked(max) {
         return (vec![0.0; z.len()], f64::NEG_INFINITY);
     }
-    let exponentials: Vec<f64> = z.iter().map(|&z| (z - max).exp()).collect();
+    let exponentials: Vec<f64> = z.iter().map(|&z| exponential(z - max)).collect();
     let sum: f64 = exponentials.iter().sum();
     (
         exponentials.iter().map(|e| e / sum).collect(),
@@ -55,9 +74,13 @@ pub(super) fn scores_row(z: &[f64], scores: Scores) -> (Vec<f64>, f64) {
 }
 
 /// Row-wise softmax of `[T, E]` logits: probabilities `[T, E]` row-major, and log-sum-exp `[T]`.
-/// See [`crate::Gating::softmax`].
+/// See [`crate::Gating::softmax`]. Both are empty where E = 0: such rows take no memory, so that
+/// any number of them may be claimed.
 pub fn softmax(logits: RowView<'_, f64>) -> (Vec<f64>, Vec<f64>) {
     let (mut probs, mut lse) = (Vec::new(), Vec::new());
+    if logits.cols() == 0 {
+        return (probs, lse);
+    }
     for z in logits.iter() {
         let (p, l) = softmax_row(z);
         probs.extend(p);
@@ -69,11 +92,14 @@ pub fn softmax(logits: RowView<'_, f64>) -> (Vec<f64>, Vec<f64>) {
 /// `dlogits[t,j] = p_j (dprobs_j − Σ_e p_e dprobs_e)`, `[T, E]` row-major.
 ///
 /// # Errors
-/// Shapes that differ.
+/// Shapes that differ; more than 2^31 − 1 rows.
 pub fn softmax_backward(probs: RowView<'_, f64>, dprobs: RowView<'_, f64>) -> Result<Vec<f64>> {
     let shape = (probs.rows(), probs.cols());
     check::softmax_backward(shape, (dprobs.rows(), dprobs.cols()), shape)?;
     let mut dlogits = Vec::new();
+    if shape.1 == 0 {
+        return Ok(dlogits);
+    }
     for (p, dp) in probs.iter().zip(dprobs.iter()) {
         let mean: f64 = p.iter().zip(dp).map(|(p, dp)| p * dp).sum();
         dlogits.extend(p.iter().zip(dp).map(|(p, dp)| p * (dp - mean)));

@@ -52,8 +52,8 @@ impl Weighed<'_> {
     fn top2(&self) -> (f64, f64) {
         match self.second {
             Some(j) => {
-                let (zi, zj) = (self.z[self.first], self.z[j]);
-                (second_share(zj, zi), second_share(zi, zj))
+                let second = second_share(self.z[self.first], self.z[j]);
+                (1.0 - second, second)
             }
             None if is_masked(self.z[self.first]) => (0.0, 0.0),
             None => (1.0, 0.0),

@@ -125,7 +125,8 @@ fn run(
     (dz, dn)
 }
 
-fn compare(case: &Case, inputs: &GateInputs<'_>, options: &GateOptions, ctx: &StepContext) {
+/// Runs both backward passes on the state that the CPU left, and compares them.
+pub fn compare(case: &Case, inputs: &GateInputs<'_>, options: &GateOptions, ctx: &StepContext) {
     let cpu = cpu(1);
     let state = gate(&cpu, inputs, options, ctx);
     let dw: Vec<f32> = case.data(6).normals(state.table.num_assignments(), 1.0);

@@ -11,9 +11,9 @@ use crate::support::{Tensors, combinations, cpu, ctx, dropouts, gate, routers};
 
 /// Tokens compared, and tokens too near to a decision to be.
 #[derive(Default)]
-struct Tally {
-    compared: usize,
-    near: usize,
+pub struct Tally {
+    pub compared: usize,
+    pub near: usize,
 }
 
 /// |a − b| ≤ bound, or the same infinity, or both NaN.
@@ -29,7 +29,12 @@ fn close(what: &str, actual: f32, expected: f64, bound: f64) {
 }
 
 /// Runs both gates and compares everything.
-fn compare(inputs: &GateInputs<'_>, options: &GateOptions, ctx: &StepContext, tally: &mut Tally) {
+pub fn compare(
+    inputs: &GateInputs<'_>,
+    options: &GateOptions,
+    ctx: &StepContext,
+    tally: &mut Tally,
+) {
     let state = gate(&cpu(2), inputs, options, ctx);
     state.selection.validate().unwrap();
     state.table.validate().unwrap();

@@ -6,5 +6,7 @@ mod forward;
 mod hostile;
 mod invariance;
 mod memory;
+mod operations;
 mod softmax;
 mod support;
+mod underflow;

@@ -147,7 +147,7 @@ fn an_error_leaves_the_state_alone() {
                 ..inputs.clone()
             },
             GateOptions::new(sigmoid),
-            "selection_bias is NaN",
+            "selection_bias[0] = NaN",
         ),
         (
             GateInputs {

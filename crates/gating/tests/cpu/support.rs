@@ -71,7 +71,7 @@ pub fn local_experts(experts: usize) -> std::ops::Range<usize> {
 }
 
 /// One spelling of every router and of every branch inside one.
-const ROUTERS: [&str; 32] = [
+const ROUTERS: [&str; 33] = [
     "top1",
     "top2",
     "topk:3",
@@ -100,6 +100,8 @@ const ROUTERS: [&str; 32] = [
     "noisy:2",
     "noisy:5",
     "expert-choice:2",
+    // More than the tokens of most cases: all of them.
+    "expert-choice:40",
     "expert-choice:1.5x",
     "hash",
     "thor",

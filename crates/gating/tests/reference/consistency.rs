@@ -94,6 +94,36 @@ fn infinite_divergence_and_faults_are_seen() {
 }
 
 #[test]
+fn a_loss_that_is_off_or_of_nothing_is_0() {
+    let inf = f32::INFINITY;
+    // A faulty row, one masked on one side, one that is neither.
+    let (a, b) = (
+        [f32::NAN, 0.0, -inf, 0.0, 1.0, 2.0],
+        [inf, 0.0, 0.0, 0.0, 2.0, 1.0],
+    );
+    let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let (wa, wb) = (wide(&a), wide(&b));
+    let padding = [false, false, true];
+    for padding in [None, Some(&padding[..])] {
+        let c = reference::consistency(view(&wa, 2), view(&wb, 2), padding, 0.0).unwrap();
+        let off = (0, vec![0.0; 6], vec![0.0; 6]);
+        assert_eq!((c.loss.to_bits(), c.da, c.db), off);
+        let (loss, da, db) = on_cpu(2, &a, &b, 2, padding, 0.0);
+        assert_eq!(loss.to_bits(), 0);
+        assert_eq!((da, db), (vec![0.0; 6], vec![0.0; 6]));
+    }
+    // No rows; only padding.
+    for alpha in [0.0, 5.0] {
+        let none = view(&[], 2);
+        let c = reference::consistency(none, none, None, alpha.into()).unwrap();
+        assert_eq!(c.loss.to_bits(), 0);
+        assert_eq!(on_cpu(1, &[], &[], 2, None, alpha).0.to_bits(), 0);
+        let all = Some(&[true; 3][..]);
+        assert_eq!(on_cpu(1, &a, &b, 2, all, alpha).0.to_bits(), 0);
+    }
+}
+
+#[test]
 fn refusals_name_the_numbers_and_write_nothing() {
     let cpu = Cpu::new(1).unwrap();
     let (a, b) = ([0f32; 6], [0f32; 6]);

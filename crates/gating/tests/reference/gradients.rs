@@ -74,22 +74,35 @@ fn loss(inputs: &GateInputs<'_, f64>, o: &GateOptions, dweights: &[f64]) -> f64 
     task + state.losses.balance + state.losses.z
 }
 
+/// A probe of all coordinates.
+fn every() -> Probe {
+    Probe {
+        coordinates: T * E,
+        ..Probe::default()
+    }
+}
+
 /// Decisions this far from turning are not turned by a step of 1e-5.
 const MARGIN: f64 = 1e-3;
+
+/// The state of inputs whose decisions are all clear.
+fn clear_state(inputs: &GateInputs<'_, f64>, o: &GateOptions) -> Option<GateState<f64>> {
+    let state = reference::gate_with(inputs, o, &ctx(), NoisyLogits::Exact).unwrap();
+    let margins = reference::decision_margins(inputs, o, &ctx(), &state).unwrap();
+    let noisy_ranks_clear = state.noisy_logits.chunks(E).all(|h| {
+        let mut h: Vec<f64> = h.iter().copied().filter(|h| h.is_finite()).collect();
+        h.sort_by(f64::total_cmp);
+        h.windows(2).all(|w| w[1] - w[0] > MARGIN)
+    });
+    (noisy_ranks_clear && margins.iter().all(|&m| m > MARGIN)).then_some(state)
+}
 
 /// The first seed whose decisions are all clear, and the state there.
 fn clear_point(o: &GateOptions, biased: bool) -> (Point, GateState<f64>) {
     for seed in 0..200 {
         let point = Point::new(seed);
         let inputs = point.inputs(&point.z, &point.z_noise, biased);
-        let state = reference::gate_with(&inputs, o, &ctx(), NoisyLogits::Exact).unwrap();
-        let margins = reference::decision_margins(&inputs, o, &ctx(), &state).unwrap();
-        let noisy_ranks_clear = state.noisy_logits.chunks(E).all(|h| {
-            let mut h = h.to_vec();
-            h.sort_by(f64::total_cmp);
-            h.windows(2).all(|w| w[1] - w[0] > MARGIN)
-        });
-        if margins.iter().all(|&m| m > MARGIN) && noisy_ranks_clear {
+        if let Some(state) = clear_state(&inputs, o) {
             return (point, state);
         }
     }
@@ -105,11 +118,7 @@ fn check(o: &GateOptions, biased: bool) {
         .collect();
     let inputs = point.inputs(&point.z, &point.z_noise, biased);
     let (dz, dz_noise) = reference::gate_backward(&inputs, o, &ctx(), &state, &dweights).unwrap();
-    let probe = Probe {
-        coordinates: 14,
-        ..Probe::default()
-    };
-    check_gradient(&what, &point.z, &dz, probe, |z| {
+    check_gradient(&what, &point.z, &dz, every(), |z| {
         loss(&point.inputs(z, &point.z_noise, biased), o, &dweights)
     });
     assert_eq!(
@@ -117,7 +126,7 @@ fn check(o: &GateOptions, biased: bool) {
         o.router.to_string().starts_with("noisy")
     );
     if let Some(dz_noise) = dz_noise {
-        check_gradient(&what, &point.z_noise, &dz_noise, probe, |z_noise| {
+        check_gradient(&what, &point.z_noise, &dz_noise, every(), |z_noise| {
             loss(&point.inputs(&point.z, z_noise, biased), o, &dweights)
         });
     }
@@ -174,20 +183,23 @@ fn every_router_with_every_weight_load_and_capacity() {
             }
         }
     }
-    // 8 routers take three options, 2 of noisy and top-k among them; 5 sigmoid or grouped or
-    // top-3 and 2 expert-choice take two; the 4 without a gate take one: times 9.
-    assert!(checked >= 9 * (8 * 3 + 6 * 2 + 4), "{checked}");
+    // 10 routers that choose the best one or two take three options; 5 of sigmoid, grouped and
+    // top-3 and 3 of expert choice take two; the 4 without a gate take one: times 9.
+    assert_eq!(checked, 9 * (10 * 3 + 8 * 2 + 4));
 }
 
 #[test]
 fn the_gap_of_the_best_two() {
     for weights in Weights::ALL {
-        let o = GateOptions {
-            gap: Gap::Top2,
-            weights: Some(*weights),
-            ..loud("adaptive:0.3")
-        };
-        check(&o, false);
+        for capacity in CAPACITIES {
+            let o = GateOptions {
+                gap: Gap::Top2,
+                weights: Some(*weights),
+                capacity,
+                ..loud("adaptive:0.3")
+            };
+            check(&o, false);
+        }
     }
 }
 
@@ -200,6 +212,7 @@ fn every_dropped_step() {
                     (DropMode::Gate, AuxLoss::Keep),
                     (DropMode::Gate, AuxLoss::Zero),
                     (DropMode::GateExpert, AuxLoss::Keep),
+                    (DropMode::GateExpert, AuxLoss::Zero),
                 ] {
                     let dropout = GatingDropout {
                         local_choice: *local_choice,
@@ -222,58 +235,100 @@ fn every_dropped_step() {
     }
 }
 
-#[test]
-fn masked_experts_have_no_gradient_and_disturb_none() {
-    // Every row has masks; rows 0 and 3 leave one expert, row 6 none.
-    let masked = |t: usize, e: usize| match t {
+/// Whether an expert is masked: every row has masks; rows 0 and 3 leave one expert, row 6 none.
+fn masked(i: usize) -> bool {
+    let (t, e) = (i / E, i % E);
+    match t {
         6 => true,
         0 | 3 => e != t,
         _ => (t + e).is_multiple_of(3),
+    }
+}
+
+/// As [`check`], on logits with masks: the finite logits are moved, and the noise logits.
+fn check_masked(o: &GateOptions) {
+    let what = format!("{o:?} masked");
+    let finite: Vec<usize> = (0..T * E).filter(|&i| !masked(i)).collect();
+    let spread = |x: &[f64]| {
+        let mut z = vec![f64::NEG_INFINITY; T * E];
+        for (&i, &v) in finite.iter().zip(x) {
+            z[i] = v;
+        }
+        z
     };
+    let clear = (0..200).find_map(|seed| {
+        let point = Point::new(seed);
+        let x: Vec<f64> = finite.iter().map(|&i| point.z[i]).collect();
+        let state = clear_state(&point.inputs(&spread(&x), &point.z_noise, false), o)?;
+        Some((point, x, state))
+    });
+    let (point, x, state) = clear.unwrap_or_else(|| panic!("no seed is clear for {what}"));
+    let z = spread(&x);
+    let inputs = point.inputs(&z, &point.z_noise, false);
+    let mut data = Data::new(6);
+    let dweights: Vec<f64> = (0..state.table.num_assignments())
+        .map(|_| data.normal())
+        .collect();
+    let (dz, dz_noise) = reference::gate_backward(&inputs, o, &ctx(), &state, &dweights).unwrap();
+    for i in (0..T * E).filter(|&i| masked(i)) {
+        assert_eq!(dz[i], 0.0, "{what} at {i}");
+        assert!(
+            dz_noise.as_ref().is_none_or(|d| d[i] == 0.0),
+            "{what} at {i}"
+        );
+    }
+    let gradient: Vec<f64> = finite.iter().map(|&i| dz[i]).collect();
+    check_gradient(&what, &x, &gradient, every(), |x| {
+        loss(
+            &point.inputs(&spread(x), &point.z_noise, false),
+            o,
+            &dweights,
+        )
+    });
+    if let Some(dz_noise) = dz_noise {
+        check_gradient(&what, &point.z_noise, &dz_noise, every(), |z_noise| {
+            loss(&point.inputs(&z, z_noise, false), o, &dweights)
+        });
+    }
+}
+
+#[test]
+fn masked_experts_have_no_gradient_and_disturb_none() {
     for router in ROUTERS {
         for weights in Weights::ALL {
-            let o = GateOptions {
-                weights: Some(*weights),
-                ..loud(router)
-            };
-            if !o.router.has_gate() || o.validate(T, E).is_err() {
-                continue;
-            }
-            let point = Point::new(3);
-            let finite: Vec<usize> = (0..T * E).filter(|i| !masked(i / E, i % E)).collect();
-            let spread = |x: &[f64]| {
-                let mut z = vec![f64::NEG_INFINITY; T * E];
-                for (&i, &v) in finite.iter().zip(x) {
-                    z[i] = v;
+            for capacity in CAPACITIES {
+                let o = GateOptions {
+                    weights: Some(*weights),
+                    capacity,
+                    ..loud(router)
+                };
+                if o.router.has_gate() && o.validate(T, E).is_ok() {
+                    check_masked(&o);
                 }
-                z
-            };
-            let x: Vec<f64> = finite.iter().map(|&i| point.z[i]).collect();
-            let z = spread(&x);
-            let inputs = point.inputs(&z, &point.z_noise, false);
-            let state = reference::gate_with(&inputs, &o, &ctx(), NoisyLogits::Exact).unwrap();
-            let mut data = Data::new(6);
-            let dweights: Vec<f64> = (0..state.table.num_assignments())
-                .map(|_| data.normal())
-                .collect();
-            let (dz, _) = reference::gate_backward(&inputs, &o, &ctx(), &state, &dweights).unwrap();
-            for i in (0..T * E).filter(|i| masked(i / E, i % E)) {
-                assert_eq!(dz[i], 0.0, "{o:?} at {i}");
             }
-            let gradient: Vec<f64> = finite.iter().map(|&i| dz[i]).collect();
-            check_gradient(
-                &format!("{o:?} masked"),
-                &x,
-                &gradient,
-                Probe::default(),
-                |x| {
-                    loss(
-                        &point.inputs(&spread(x), &point.z_noise, false),
-                        &o,
-                        &dweights,
-                    )
-                },
-            );
+        }
+    }
+}
+
+#[test]
+fn masked_experts_on_every_dropped_step() {
+    for (i, router) in ROUTERS.into_iter().enumerate() {
+        for local_choice in LocalChoice::ALL {
+            for local_weight in LocalWeight::ALL {
+                let dropout = GatingDropout {
+                    local_choice: *local_choice,
+                    local_weight: *local_weight,
+                    ..GatingDropout::new(1.0, DropMode::Gate)
+                };
+                let o = GateOptions {
+                    gating_dropout: Some(dropout),
+                    capacity: CAPACITIES[i % 3],
+                    ..loud(router)
+                };
+                if o.router.has_gate() {
+                    check_masked(&o);
+                }
+            }
         }
     }
 }
@@ -288,7 +343,7 @@ fn softmax_backward() {
     let dprobs: Vec<f64> = (0..T * E).map(|_| data.normal()).collect();
     let (probs, _) = reference::softmax(view(&point.z));
     let dz = reference::softmax_backward(view(&probs), view(&dprobs)).unwrap();
-    check_gradient("softmax", &point.z, &dz, Probe::default(), |z| {
+    check_gradient("softmax", &point.z, &dz, every(), |z| {
         reference::softmax(view(z))
             .0
             .iter()

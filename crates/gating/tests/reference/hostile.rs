@@ -6,7 +6,7 @@ use tollgate_core::options::{
     LocalChoice, LocalWeight, Scores, SecondPolicy, StochasticPer, Weights,
 };
 use tollgate_core::{DropMode, ExpertChoiceCapacity, Router, RowView, StepContext};
-use tollgate_gating::{GateInputs, reference};
+use tollgate_gating::{GateInputs, GateState, reference};
 
 use crate::support::options;
 
@@ -271,8 +271,149 @@ proptest! {
         if let Ok(c) = result {
             prop_assert!(c.loss.is_nan() || c.loss >= -1e-12);
             prop_assert_eq!((c.da.len(), c.db.len()), (rows * cols, rows * cols));
+            if alpha == 0.0 {
+                prop_assert_eq!(c.loss.to_bits(), 0);
+                prop_assert!(c.da.iter().chain(&c.db).all(|&d| d == 0.0));
+            }
         }
     }
+
+    #[test]
+    fn the_softmax_is_a_distribution_or_says_what_is_wrong(
+        (rows, cols) in (0usize..6, 0usize..7),
+        values in prop::collection::vec(logit(), 42),
+        gradients in prop::collection::vec(logit(), 42),
+        other in prop::option::weighted(0.2, (0usize..6, 0usize..7)),
+    ) {
+        let z = RowView::new(&values, rows, cols).unwrap();
+        let (p, lse) = reference::softmax(z);
+        prop_assert_eq!((p.len(), lse.len()), (rows * cols, rows * cols.min(1)));
+        for ((z, p), lse) in z.iter().zip(p.chunks(cols.max(1))).zip(&lse) {
+            let sum: f64 = p.iter().sum();
+            if z.iter().any(|z| z.is_nan() || *z == f64::INFINITY) {
+                prop_assert!(lse.is_nan() && p.iter().all(|p| p.is_nan()));
+            } else if z.iter().all(|&z| z == f64::NEG_INFINITY) {
+                prop_assert!(*lse == f64::NEG_INFINITY && p.iter().all(|&p| p == 0.0));
+            } else {
+                prop_assert!(lse.is_finite() && (sum - 1.0).abs() < 1e-12);
+                prop_assert!(p.iter().all(|p| (0.0..=1.0).contains(p)));
+            }
+        }
+        let shape = other.unwrap_or((rows, cols));
+        let dp = RowView::new(&gradients, shape.0, shape.1).unwrap();
+        let p = RowView::new(&p, rows, cols).unwrap();
+        let result = reference::softmax_backward(p, dp);
+        prop_assert_eq!(result.is_ok(), shape == (rows, cols));
+        prop_assert!(result.is_err() || result.unwrap().len() == rows * cols);
+    }
+
+    #[test]
+    fn margins_of_a_state_that_lies_are_no_panic(
+        values in prop::collection::vec(logit(), 80),
+        lies in prop::collection::vec(logit(), 80),
+        router in any_of(&["topk:9", "grouped:6:8:3", "sigmoid:5", "expert-choice:1", "noisy:7"]),
+        biased in any::<bool>(),
+    ) {
+        lying_margins(&values, &lies, router, biased);
+    }
+}
+
+/// Margins of a state with scores that are none and finite log-sum-exps whatever the logits.
+fn lying_margins(z: &[f64], scores: &[f64], router: &str, biased: bool) {
+    let (o, ctx) = (options(router), StepContext::default());
+    let bias = vec![0.25; 40];
+    let view = RowView::new(z, 2, 40).unwrap();
+    let takes = router.starts_with("sigmoid") || router.starts_with("grouped");
+    let inputs = GateInputs {
+        noise_logits: Some(view),
+        selection_bias: (biased && takes).then_some(&bias),
+        ..GateInputs::new(view)
+    };
+    let mut state = reference::gate(&inputs, &o, &ctx).unwrap();
+    state.scores.copy_from_slice(scores);
+    state.lse.fill(1.0);
+    let margins = reference::decision_margins(&inputs, &o, &ctx, &state).unwrap();
+    assert_eq!(margins.len(), 2);
+}
+
+/// A sort of so many rows looks for contradictions in their order.
+#[test]
+fn numbers_that_are_none_have_a_place_in_every_order() {
+    let mut z: Vec<f64> = (0..80).map(|i| f64::from(i * 37 % 80) - 40.0).collect();
+    z.iter_mut().step_by(3).for_each(|z| *z = f64::NAN);
+    for router in ["topk:9", "grouped:6:8:3", "sigmoid:5", "expert-choice:1"] {
+        for biased in [false, true] {
+            lying_margins(&z, &z, router, biased);
+        }
+    }
+}
+
+/// Rows without columns take no memory: however many there are, nothing is done for each.
+#[test]
+fn rows_without_columns_cost_nothing() {
+    for rows in [i32::MAX as usize, usize::MAX] {
+        let Ok(view) = RowView::<f64>::new(&[], rows, 0) else {
+            continue;
+        };
+        assert_eq!(reference::softmax(view), (vec![], vec![]));
+        let legal = rows <= i32::MAX as usize;
+        let backward = reference::softmax_backward(view, view);
+        let loss = reference::consistency(view, view, None, 1.0);
+        assert_eq!((backward.is_ok(), loss.is_ok()), (legal, legal));
+        if let Ok(c) = loss {
+            assert_eq!((c.loss.to_bits(), c.da.len(), c.db.len()), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_position() {
+    let (ctx, z) = (StepContext::default(), [0.0; 12]);
+    let run = |offsets: &[i32]| {
+        let inputs = GateInputs::<f64> {
+            sequence_offsets: Some(offsets),
+            ..GateInputs::without_logits(3, 4)
+        };
+        let error = reference::gate(&inputs, &options("thor:sentence"), &ctx);
+        error.unwrap_err().to_string()
+    };
+    assert_eq!(run(&[1, 3]), "sequence_offsets[0] is 1, must be in 0..1");
+    assert_eq!(run(&[0, 4]), "sequence_offsets[1] is 4, must be in 0..4");
+    assert_eq!(
+        run(&[0, -1, 3]),
+        "sequence_offsets[1] is -1, must be in 0..4"
+    );
+    assert!(run(&[0, 2, 1, 3]).starts_with("sequence_offsets[2] = 1 cannot be combined with "));
+    assert!(run(&[0, 1, 2]).starts_with("sequence_offsets[2] = 2 cannot be combined with 3 tok"));
+
+    let inputs = GateInputs::new(RowView::new(&z, 3, 4).unwrap());
+    let o = options("second:all");
+    let state = reference::gate(&inputs, &o, &ctx).unwrap();
+    let g = [0.0; 6];
+    let refused = |damage: &dyn Fn(&mut GateState<f64>)| {
+        let mut state = state.clone();
+        damage(&mut state);
+        let error = reference::gate_backward(&inputs, &o, &ctx, &state, &g);
+        error.unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(&|s| s.runner_up[1] = 4),
+        "runner_up[1] = 4 cannot be combined with 4 experts: it must be an expert, or -1 where \
+         there is none"
+    );
+    assert!(refused(&|s| s.runner_up[2] = -2).starts_with("runner_up[2] = -2 cannot"));
+    assert_eq!(
+        refused(&|s| s.selection.token_offsets[2] = 1),
+        "routing table: selection.token_offsets[2] is 1, below its predecessor 2"
+    );
+    assert_eq!(
+        refused(&|s| s.table.token_offsets[1] = 7),
+        "table.token_offsets[1] is 7, must be in 0..7"
+    );
+    assert_eq!(
+        refused(&|s| s.table.expert_indices[5] = -1),
+        "table.expert_indices[5] is -1, must be in 0..4"
+    );
 }
 
 #[test]
@@ -351,7 +492,7 @@ fn refusals_name_what_is_missing_or_wrong() {
     );
     let error = run(&biased, &options("sigmoid:1"), &ctx);
     assert!(
-        error.starts_with("selection_bias is NaN, must be in"),
+        error.starts_with("selection_bias[1] = NaN cannot be combined with router sigmoid:1: "),
         "{error}"
     );
 

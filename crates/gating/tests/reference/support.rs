@@ -5,7 +5,7 @@ use tollgate_core::{Router, RowView, StepContext};
 use tollgate_gating::{GateInputs, GateState, reference};
 
 /// One spelling of every router, and of every branch inside one.
-pub const ROUTERS: [&str; 21] = [
+pub const ROUTERS: [&str; 22] = [
     "top1",
     "top2",
     "topk:3",
@@ -22,6 +22,8 @@ pub const ROUTERS: [&str; 21] = [
     "noisy:1",
     "noisy:2",
     "expert-choice:2",
+    // More than the tokens of most cases: all of them.
+    "expert-choice:40",
     "expert-choice:1.5x",
     "hash",
     "thor",

@@ -170,31 +170,32 @@ pub(super) fn column_sums<A: Element>(
     if n == 0 {
         return;
     }
-    let expert = |e: usize, sums: &mut [f32]| {
+    let column_range = |e: usize, range: usize, to: &mut [f32]| {
         let group = a.sub_rows(offsets[e] as usize..offsets[e + 1] as usize);
-        let column_range = |range: usize, to: &mut [f32]| {
-            let cols = range * MAX_COLS..range * MAX_COLS + to.len();
-            let (mut sum, mut wide) = ([0f32; MAX_COLS], [0f32; MAX_COLS]);
-            let (sum, wide) = (&mut sum[..to.len()], &mut wide[..to.len()]);
-            for row in group.iter() {
-                A::widen(&row[cols.clone()], wide);
-                for (s, w) in sum.iter_mut().zip(wide.iter()) {
-                    *s += w;
-                }
+        let cols = range * MAX_COLS..range * MAX_COLS + to.len();
+        let (mut sum, mut wide) = ([0f32; MAX_COLS], [0f32; MAX_COLS]);
+        let (sum, wide) = (&mut sum[..to.len()], &mut wide[..to.len()]);
+        for row in group.iter() {
+            A::widen(&row[cols.clone()], wide);
+            for (s, w) in sum.iter_mut().zip(wide.iter()) {
+                *s += w;
             }
-            write(to, sum, accumulate);
-        };
-        (sums.par_chunks_mut(MAX_COLS).enumerate()).for_each(|(i, to)| column_range(i, to));
+        }
+        write(to, sum, accumulate);
     };
-    if a.rows().saturating_mul(n) < INLINE_OPERATIONS / 8 {
-        sums.chunks_mut(n)
-            .enumerate()
-            .for_each(|(e, sums)| expert(e, sums));
+    // Outside `install` no parallel iterator may run: it would start rayon's global pool.
+    if cpu.threads() == 1 || a.rows().saturating_mul(n) < INLINE_OPERATIONS / 8 {
+        for (e, sums) in sums.chunks_mut(n).enumerate() {
+            for (range, to) in sums.chunks_mut(MAX_COLS).enumerate() {
+                column_range(e, range, to);
+            }
+        }
     } else {
         cpu.install(|| {
-            sums.par_chunks_mut(n)
-                .enumerate()
-                .for_each(|(e, sums)| expert(e, sums));
+            sums.par_chunks_mut(n).enumerate().for_each(|(e, sums)| {
+                let ranges = sums.par_chunks_mut(MAX_COLS).enumerate();
+                ranges.for_each(|(range, to)| column_range(e, range, to));
+            });
         });
     }
 }

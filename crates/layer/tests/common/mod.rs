@@ -1,4 +1,7 @@
 //! A layer with random tensors, run on the CPU and by the reference.
+//!
+//! Inputs and outputs of the CPU lie in strided memory that starts at an odd element: what is
+//! between the rows must neither be read nor written.
 
 // Each test file uses its own part of this.
 #![allow(dead_code)]
@@ -9,15 +12,11 @@ use tollgate::{
     Cpu, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
     MoeLayer, Router, RowView, RowViewMut, StepContext,
 };
-use tollgate_testkit::{Case, Data, poison};
+use tollgate_testkit::{Case, Data, Guarded, LogitKind, poison};
 
 /// Every router, by its spelling; `E` is the number of experts, so that k never exceeds it.
 pub fn routers(experts: usize) -> Vec<Router> {
     let k = experts.min(3);
-    let grouped = match experts {
-        e if e % 4 == 0 => "grouped:2:4:2".to_owned(),
-        _ => "grouped:1:1:1:softmax".to_owned(),
-    };
     let mut spellings: Vec<String> = [
         "top1",
         "adaptive:0.3",
@@ -38,8 +37,104 @@ pub fn routers(experts: usize) -> Vec<Router> {
     spellings.push(format!("topk:{k}"));
     spellings.push(format!("sigmoid:{k}"));
     spellings.push(format!("noisy:{}", experts.min(2)));
-    spellings.push(grouped);
+    if experts.is_multiple_of(2) {
+        spellings.push("grouped:1:2:1".to_owned());
+        spellings.push("grouped:2:2:2:softmax".to_owned());
+    } else {
+        spellings.push("grouped:1:1:1:softmax".to_owned());
+    }
     spellings.iter().map(|s| s.parse().unwrap()).collect()
+}
+
+/// Bends x `[T, H]` and the router `[E, H]` so that their product has the case's kind of logits.
+///
+/// A linear router gives no masks, and NaN or infinite logits only where x is itself spoilt, which
+/// `a_faulty_token_is_named_and_spoils_only_itself` looks at; those kinds stay random here.
+fn craft<T: Element>(case: &Case, x: &mut [T], router: &mut [f32]) {
+    let h = case.hidden;
+    let first_column = |x: &mut [T], router: &mut [f32], logit: fn(usize) -> f32| {
+        x.chunks_mut(h).for_each(|row| row[0] = T::from_f32(1.0));
+        for (e, row) in router.chunks_mut(h).enumerate() {
+            row[0] = logit(e);
+        }
+    };
+    match case.logits {
+        LogitKind::AllTied => {
+            let row = router[..h].to_vec();
+            router
+                .chunks_mut(h)
+                .for_each(|other| other.copy_from_slice(&row));
+        }
+        LogitKind::ManyTies => {
+            // Small whole numbers: equal sums are equal bits, also in the reference.
+            x.iter_mut()
+                .for_each(|v| *v = T::from_f32(v.to_f32().round()));
+            router.iter_mut().for_each(|w| *w = (2.0 * *w).round());
+        }
+        LogitKind::OneHot => first_column(x, router, |e| if e == 0 { 40.0 } else { 0.0 }),
+        LogitKind::EmptyExperts => first_column(x, router, |e| -60.0 * (e % 2) as f32),
+        LogitKind::Huge => router.iter_mut().for_each(|w| *w *= 1e4),
+        LogitKind::Random
+        | LogitKind::Nan
+        | LogitKind::PositiveInfinity
+        | LogitKind::Masked
+        | LogitKind::FullyMasked => {}
+    }
+}
+
+/// A matrix whose rows lie apart, in guarded memory that starts at an odd element.
+struct Apart<T> {
+    memory: Guarded<T>,
+    rows: usize,
+    cols: usize,
+}
+
+impl<T: Element> Apart<T> {
+    /// Elements between two rows.
+    const GAP: usize = 3;
+
+    /// Poison everywhere.
+    fn new(rows: usize, cols: usize) -> Self {
+        Self {
+            memory: Guarded::new(rows * (cols + Self::GAP), 1),
+            rows,
+            cols,
+        }
+    }
+
+    /// A copy of a contiguous matrix; between the rows stays poison.
+    fn copy(values: &[T], rows: usize, cols: usize) -> Self {
+        let mut apart = Self::new(rows, cols);
+        let mut view = apart.view_mut();
+        for r in 0..rows {
+            view.row_mut(r)
+                .copy_from_slice(&values[r * cols..(r + 1) * cols]);
+        }
+        apart
+    }
+
+    fn view(&self) -> RowView<'_, T> {
+        let stride = self.cols + Self::GAP;
+        RowView::strided(self.memory.as_slice(), self.rows, self.cols, stride).unwrap()
+    }
+
+    fn view_mut(&mut self) -> RowViewMut<'_, T> {
+        let stride = self.cols + Self::GAP;
+        let memory = self.memory.as_mut_slice();
+        RowViewMut::strided(memory, self.rows, self.cols, stride).unwrap()
+    }
+
+    /// The rows without gaps, after a look at the canaries and the gaps.
+    fn gather(&self, what: &str) -> Vec<T> {
+        self.memory.assert_canaries(what);
+        let mut rows = Vec::with_capacity(self.rows * self.cols);
+        for row in self.memory.as_slice().chunks(self.cols + Self::GAP) {
+            rows.extend_from_slice(&row[..self.cols]);
+            let gap = wide(&row[self.cols..]).all(f64::is_nan);
+            assert!(gap, "{what}: written between two rows");
+        }
+        rows
+    }
 }
 
 /// All tensors of one layer and one batch.
@@ -97,13 +192,16 @@ impl<T: Element> Problem<T> {
         let n1 = layer.shape().up_rows();
         let per = |n: usize| 1.0 / (n as f64).sqrt();
         let sigmoid = layer.options().router.scores() == Some(tollgate::options::Scores::Sigmoid);
+        let mut x: Vec<T> = data.normals(t * h, 1.0);
+        let mut router: Vec<f32> = data.normals(e * h, per(h));
+        craft(case, &mut x, &mut router);
         let mut half = vec![0; 1];
         half.extend([t / 2, t].map(|n| n as i32));
         Self {
-            x: data.normals(t * h, 1.0),
+            x,
             token_ids: (0..t).map(|_| data.below(50) as i32).collect(),
             sequence_offsets: half,
-            router: data.normals(e * h, per(h)),
+            router,
             router_noise: data.normals(e * h, per(h)),
             selection_bias: sigmoid.then(|| data.normals(e, 0.1)),
             up: data.normals(e * n1 * h, per(h)),
@@ -123,12 +221,14 @@ impl<T: Element> Problem<T> {
     }
 
     pub fn inputs(&self) -> LayerInputs<'_, T> {
+        self.inputs_of(RowView::new(&self.x, self.tokens, self.layer.shape().hidden).unwrap())
+    }
+
+    fn inputs_of<'a>(&'a self, x: RowView<'a, T>) -> LayerInputs<'a, T> {
         LayerInputs {
             token_ids: Some(&self.token_ids),
             sequence_offsets: Some(&self.sequence_offsets),
-            ..LayerInputs::new(
-                RowView::new(&self.x, self.tokens, self.layer.shape().hidden).unwrap(),
-            )
+            ..LayerInputs::new(x)
         }
     }
 
@@ -155,11 +255,12 @@ impl<T: Element> Problem<T> {
     pub fn run_in(&self, mut state: LayerState<T>) -> Step<T> {
         let (t, shape) = (self.tokens, *self.layer.shape());
         let (e, h, n1) = (shape.experts, shape.hidden, shape.up_rows());
-        let (inputs, weights) = (self.inputs(), self.weights());
-        let mut y = poison(t * h);
-        let view = RowViewMut::new(&mut y, t, h).unwrap();
+        let x = Apart::copy(&self.x, t, h);
+        let dy = Apart::copy(&self.dy, t, h);
+        let (inputs, weights) = (self.inputs_of(x.view()), self.weights());
+        let (mut y, mut dx) = (Apart::<T>::new(t, h), Apart::<T>::new(t, h));
         self.layer
-            .forward(&inputs, &weights, &self.ctx, view, &mut state)
+            .forward(&inputs, &weights, &self.ctx, y.view_mut(), &mut state)
             .unwrap();
         let router = &self.layer.options().router;
         let gate = if router.has_gate() { e * h } else { 0 };
@@ -167,8 +268,8 @@ impl<T: Element> Problem<T> {
         let bias = |b: &Option<Vec<T>>| b.as_ref().map_or(0, Vec::len);
         let mut step = Step {
             state,
-            y,
-            dx: poison(t * h),
+            y: y.gather("y"),
+            dx: Vec::new(),
             router: poison(gate),
             router_noise: poison(noise),
             up: poison(e * n1 * h),
@@ -177,7 +278,7 @@ impl<T: Element> Problem<T> {
             down_bias: poison(bias(&self.down_bias)),
         };
         let mut grads = LayerGrads {
-            x: RowViewMut::new(&mut step.dx, t, h).unwrap(),
+            x: dx.view_mut(),
             router: (gate > 0).then_some(&mut step.router[..]),
             router_noise: (noise > 0).then_some(&mut step.router_noise[..]),
             experts: ExpertGrads {
@@ -188,10 +289,10 @@ impl<T: Element> Problem<T> {
                 accumulate: false,
             },
         };
-        let dy = RowView::new(&self.dy, t, h).unwrap();
         self.layer
-            .backward(&inputs, &weights, dy, &mut step.state, &mut grads)
+            .backward(&inputs, &weights, dy.view(), &mut step.state, &mut grads)
             .unwrap();
+        step.dx = dx.gather("dx");
         step
     }
 

@@ -4,6 +4,7 @@
 mod combine;
 mod gradients;
 mod kernels;
+mod scratch;
 mod sort;
 mod spread;
 mod tiles;

@@ -5,11 +5,13 @@
 //! and copies them into its runs. Runs are disjoint slices, so blocks go in parallel, and the result
 //! is that of one block whatever the split.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 use tollgate_core::{Cpu, Result, RoutingTable};
 
+use super::scratch;
 use crate::{PermuteMaps, check};
 
 /// Assignments of a block, unless there are many experts: what is sorted beside the maps (8 bytes
@@ -18,6 +20,15 @@ const BLOCK: usize = 16 << 10;
 
 /// Tokens whose assignments are expanded at a time, in [`Block::fill`].
 const STRETCH: usize = 256;
+
+thread_local! {
+    /// `[assignments of a block]`, see [`Block::fill`].
+    static SORTED: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+    /// `[assignments of a stretch]`, see [`expand`].
+    static TOKEN_OF: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+    /// `[blocks, E]`, the assignments of every expert in every block.
+    static COUNTS: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+}
 
 /// Validates the table and fills the maps; nothing is written if it is broken.
 pub(super) fn sort(cpu: &Cpu, table: &RoutingTable, maps: &mut PermuteMaps) -> Result<()> {
@@ -58,8 +69,22 @@ fn sort_blocks(
     maps: &mut PermuteMaps,
     parallel: bool,
 ) -> Result<()> {
+    scratch::with(&COUNTS, |counts| {
+        counts.clear();
+        counts.resize(blocks.len() * table.num_experts(), 0);
+        sort_by_counts(table, blocks, maps, parallel, counts)
+    })
+}
+
+/// `counts` `[blocks, E]` are zeros.
+fn sort_by_counts(
+    table: &RoutingTable,
+    blocks: &[Range<usize>],
+    maps: &mut PermuteMaps,
+    parallel: bool,
+    counts: &mut [i32],
+) -> Result<()> {
     let experts = table.num_experts();
-    let mut counts = vec![0; blocks.len() * experts];
     let mut sound = vec![true; blocks.len()];
     let counting = sound
         .iter_mut()
@@ -200,14 +225,22 @@ struct Next {
 
 impl Block<'_> {
     fn fill(self) {
+        scratch::with(&SORTED, |sorted| {
+            // Whatever is read of it below is written before.
+            sorted.resize(self.rows.len(), 0);
+            scratch::with(&TOKEN_OF, |token_of| self.fill_by(sorted, token_of));
+        });
+    }
+
+    /// In `sorted` lie (token, assignment) by expert: scattered there, a word at a time, then
+    /// copied to the runs.
+    fn fill_by(self, sorted: &mut [u64], token_of: &mut Vec<i32>) {
         let Self {
             table,
             tokens,
             mut rows,
             runs,
         } = self;
-        // (token, assignment) by expert: scattered here, a word at a time, then copied to the runs.
-        let mut sorted = vec![0u64; rows.len()];
         let mut place = 0;
         let mut next: Vec<Next> = Vec::with_capacity(runs.len());
         for run in &runs {
@@ -217,16 +250,15 @@ impl Block<'_> {
             });
             place += run.assignments.len() as i32;
         }
-        let mut token_of = Vec::new();
         for first in tokens.clone().step_by(STRETCH) {
             let end = tokens.end.min(first + STRETCH);
             let offsets = &table.token_offsets[first..=end];
-            expand(offsets, first as i32, &mut token_of);
+            expand(offsets, first as i32, token_of);
             let experts = &table.expert_indices[offsets[0] as usize..offsets[end - first] as usize];
             let (stretch_rows, rest) = rows.split_at_mut(experts.len());
             rows = rest;
             let base = offsets[0] as u64;
-            let all = stretch_rows.iter_mut().zip(experts).zip(&token_of);
+            let all = stretch_rows.iter_mut().zip(experts).zip(&*token_of);
             for (i, ((row, &expert), &token)) in all.enumerate() {
                 let next = &mut next[expert as usize];
                 *row = next.row;
@@ -234,7 +266,7 @@ impl Block<'_> {
                 next.row += 1;
             }
         }
-        let mut sorted = &sorted[..];
+        let mut sorted = &*sorted;
         for run in runs {
             let (mine, rest) = sorted.split_at(run.assignments.len());
             sorted = rest;
