@@ -1,8 +1,8 @@
 //! The whole layer, forward and forward with backward, with several routers.
 //!
-//! Operations are the useful ones: the experts' two maps for every assignment, and the router's. The
-//! weights exceed the last-level cache by themselves, so nothing takes turns; the state is reused
-//! from iteration to iteration, as in training.
+//! Operations are the useful ones: the experts' two maps for every assignment, and the router's.
+//! The weights exceed the last-level cache by themselves, so nothing takes turns; the state is
+//! reused from iteration to iteration, as in training.
 
 use std::cell::OnceCell;
 

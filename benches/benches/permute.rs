@@ -1,8 +1,10 @@
-//! Permute: sorting a routing table, moving rows to their experts and back, and the backward passes.
+//! Permute: sorting a routing table, moving rows to their experts and back, and the backward
+//! passes.
 //!
 //! Bytes are the compulsory ones, each tensor once. Buffers take turns beyond the last-level cache;
 //! where the name ends in `-cached` there is one set, which fits, and RAM is no limit. The peer
-//! `memcpy` copies as many rows from one buffer to another on the same threads: no indices, no sums.
+//! `memcpy` copies as many rows from one buffer to another on the same threads: no indices, no
+//! sums.
 
 use std::rc::Rc;
 

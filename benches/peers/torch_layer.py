@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A Mixture-of-Experts layer as a plain loop of PyTorch linear layers, timed on the CPU.
 
-The layer is the one that `benches/benches/layer.rs` times: a linear router, softmax, the best one or
-two experts of every token, experts of two linear layers with GELU between them, a weighted sum.
+The layer is the one that `benches/benches/layer.rs` times: a linear router, softmax, the best one
+or two experts of every token, experts of two linear layers with GELU between them, a weighted sum.
 Sizes default to BERT-base with 16 experts. Two forms:
 
 - `loop`: for every expert, find its tokens, run its two layers, add the weighted result;

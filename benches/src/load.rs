@@ -1,4 +1,5 @@
-//! How busy other processes kept the machine meanwhile: a figure taken on shared cores should say so.
+//! How busy other processes kept the machine meanwhile: a figure taken on shared cores should say
+//! so.
 
 /// Processor time of the machine and of this process so far, in the system's ticks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +28,8 @@ impl Ticks {
             .take(8)
             .map_while(|v| v.parse().ok())
             .collect();
-        // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th after it.
+        // The name, in parentheses, may hold spaces; utime and stime are the 12th and 13th after
+        // it.
         let (_, fields) = process.rsplit_once(')')?;
         let mut own = fields.split_whitespace().skip(11);
         let mut next = || own.next()?.parse::<f64>().ok();

@@ -11,7 +11,8 @@ use tollgate::{
 use super::{assert_norm, norm_tolerance, sample};
 use crate::data::widen;
 
-/// A layer with what it was run on. Experts without bias; no jitter, no capacity, no Gating Dropout.
+/// A layer with what it was run on. Experts without bias; no jitter, no capacity, no Gating
+/// Dropout.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerCase<'a, T> {
     /// The layer.
@@ -168,7 +169,8 @@ pub struct Gradients<'a, T> {
     pub down: &'a [f32],
 }
 
-/// Panics unless the gradients of a few tokens and of a few experts' weights are right; dy `[T, H]`.
+/// Panics unless the gradients of a few tokens and of a few experts' weights are right;
+/// dy `[T, H]`.
 pub fn check_backward<T: Element>(
     case: &LayerCase<'_, T>,
     state: &LayerState<T>,
