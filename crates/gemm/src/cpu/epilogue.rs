@@ -73,6 +73,7 @@ pub(super) struct Store<'a, B, D> {
 }
 
 impl<B: Element, D: Element> Epilogue for Store<'_, B, D> {
+    // The caller vouches for what `Epilogue::store` asks under `# Safety`.
     unsafe fn store(&self, mut strip: Strip<'_>) {
         if let Some(bias) = self.bias {
             add_bias(bias, self.cols, 0, &mut strip);
@@ -97,6 +98,7 @@ pub(super) struct Activate<'a, T> {
 }
 
 impl<T: Element> Epilogue for Activate<'_, T> {
+    // The caller vouches for what `Epilogue::store` asks under `# Safety`.
     unsafe fn store(&self, mut strip: Strip<'_>) {
         let (cols, width) = (strip.cols.clone(), self.intermediate);
         if let Some(bias) = self.bias {
@@ -137,6 +139,7 @@ pub(super) struct ActivateBackward<'a, T> {
 }
 
 impl<T: Element> Epilogue for ActivateBackward<'_, T> {
+    // The caller vouches for what `Epilogue::store` asks under `# Safety`.
     unsafe fn store(&self, mut strip: Strip<'_>) {
         let cols = strip.cols.clone();
         let second = self.intermediate + cols.start..self.intermediate + cols.end;
