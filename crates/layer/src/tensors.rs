@@ -112,15 +112,10 @@ impl<'a, T> LayerWeights<'a, T> {
         let router = &layer.options().router;
         let because = || format!("router {router}");
         let gate = router.has_gate().then_some(shape.experts * shape.hidden);
-        if gate.is_some() || self.router.is_some() {
-            // Weights of a router that is not in use are tolerated: a model may switch routers.
-            let needed = gate.or(self.router.map(<[f32]>::len));
-            check_optional(
-                "router weight (E·H)",
-                self.router.map(<[f32]>::len),
-                needed,
-                because,
-            )?;
+        // Weights of a router that is not in use are tolerated: a model may switch routers.
+        if gate.is_some() {
+            let len = self.router.map(<[f32]>::len);
+            check_optional("router weight (E·H)", len, gate, because)?;
         }
         if router.is_noisy() && training {
             let len = self.router_noise.map(<[f32]>::len);

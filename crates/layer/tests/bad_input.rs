@@ -6,8 +6,8 @@ use common::{Problem, sized};
 use proptest::prelude::*;
 use tollgate::options::{Activation, GateOptions};
 use tollgate::{
-    Cpu, Error, ExpertWeights, LayerInputs, LayerState, LayerWeights, MoeLayer, RowView,
-    RowViewMut, StepContext,
+    Cpu, Error, ExpertWeights, LayerInputs, LayerState, LayerWeights, MoeLayer, MoeLayerBuilder,
+    RowView, RowViewMut, StepContext,
 };
 use tollgate_testkit::poison;
 
@@ -100,54 +100,31 @@ fn backward_needs_its_forward() {
 fn overflow_of_assignments_and_rows_is_refused_before_memory_is_touched() {
     // 2^31 halves: the system hands out zero pages lazily, and nothing here touches them.
     let x = vec![half::f16::ZERO; 1 << 31];
-    let layer = MoeLayer::builder(1, 1, 2)
-        .router("top1".parse().unwrap())
-        .build(Cpu::new(1).unwrap())
-        .unwrap();
-    let inputs = LayerInputs::new(RowView::new(&x, 1 << 31, 1).unwrap());
-    let weights = LayerWeights {
-        router: Some(&[0.0; 2]),
-        router_noise: None,
-        selection_bias: None,
-        experts: ExpertWeights {
-            up: &[half::f16::ZERO; 2],
-            up_bias: None,
-            down: &[half::f16::ZERO; 2],
-            down_bias: None,
-        },
+    let weights = LayerWeights::new(
+        &[0.0; 2],
+        ExpertWeights::new(&[half::f16::ZERO; 2], &[half::f16::ZERO; 2]),
+    );
+    let refused = |tokens, builder: MoeLayerBuilder| {
+        let layer = builder
+            .router("top1".parse().unwrap())
+            .build(Cpu::new(1).unwrap())
+            .unwrap();
+        let inputs = LayerInputs::new(RowView::new(&x, tokens, 1).unwrap());
+        let y = RowViewMut::new(&mut [], 0, 1).unwrap();
+        let ctx = StepContext::default();
+        layer
+            .forward(&inputs, &weights, &ctx, y, &mut LayerState::default())
+            .unwrap_err()
+            .to_string()
     };
-    let mut y = [];
-    let error = layer
-        .forward(
-            &inputs,
-            &weights,
-            &StepContext::default(),
-            RowViewMut::new(&mut y, 0, 1).unwrap(),
-            &mut LayerState::default(),
-        )
-        .unwrap_err();
     assert_eq!(
-        error.to_string(),
+        refused(1 << 31, MoeLayer::builder(1, 1, 2)),
         "assignments (T·k): 2147483648 × 1 overflows the limit of 2147483647"
     );
     // 2^30 + 2 tokens times 2^31 − 2 rows of the up map: the product of rows and widths.
-    let layer = MoeLayer::builder(1, (1 << 30) - 1, 1)
-        .gated(true)
-        .router("top1".parse().unwrap())
-        .build(Cpu::new(1).unwrap())
-        .unwrap();
-    let inputs = LayerInputs::new(RowView::new(&x, (1 << 30) + 2, 1).unwrap());
-    let error = layer
-        .forward(
-            &inputs,
-            &weights,
-            &StepContext::default(),
-            RowViewMut::new(&mut y, 0, 1).unwrap(),
-            &mut LayerState::default(),
-        )
-        .unwrap_err();
+    let wide = MoeLayer::builder(1, (1 << 30) - 1, 1).gated(true);
     assert_eq!(
-        error.to_string(),
+        refused((1 << 30) + 2, wide),
         "elements of the experts' rows (T·k × max(H, N1)): 1073741826 × 2147483646 overflows the \
          limit of 2305843009213693951"
     );
