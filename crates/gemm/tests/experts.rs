@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Matrix, Weights, abs, check, expert_shape, f64s, groups, u32_roundoff};
+use common::{PAD, Weights, abs, check, expert_shape, f64s, groups, u32_roundoff};
 use half::{bf16, f16};
 use tollgate_core::options::Activation;
 use tollgate_core::{Cpu, DType, Element};
 use tollgate_gemm::{ExpertGrads, ExpertShape, Experts, reference};
-use tollgate_testkit::{Case, Guarded, Tolerance, edge_cases, run_all};
+use tollgate_testkit::{Case, Guarded, GuardedMatrix, Tolerance, edge_cases, run_all};
 
 /// The gradients that a backward writes, guarded, starting from poison or from what is added to.
 struct Grads {
@@ -98,8 +98,11 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
     let (u, u_store) = (u32_roundoff(), T::DTYPE.unit_roundoff());
     let label = format!("{} {activation} gated {gated} bias {bias}", T::DTYPE);
 
-    let x_matrix = Matrix::of(&x, a, h);
-    let (mut pre, mut act) = (Matrix::<T>::poisoned(a, n1), Matrix::<T>::poisoned(a, i));
+    let x_matrix = GuardedMatrix::of(&x, a, h, PAD);
+    let (mut pre, mut act) = (
+        GuardedMatrix::<T>::poisoned(a, n1, PAD),
+        GuardedMatrix::<T>::poisoned(a, i, PAD),
+    );
     cpu.up(
         &shape,
         &weights.borrow(),
@@ -135,7 +138,7 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
     let act_values = act.values(&what);
     check(&what, &act_values, &expected, &magnitude, tolerance);
 
-    let mut y = Matrix::<T>::poisoned(a, h);
+    let mut y = GuardedMatrix::<T>::poisoned(a, h, PAD);
     cpu.down(
         &shape,
         &weights.borrow(),
@@ -158,8 +161,8 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
 
     for accumulate in [false, true] {
         let mut grads = Grads::new(&shape, bias, accumulate);
-        let dy_matrix = Matrix::of(&dy, a, h);
-        let mut dpre = Matrix::<T>::poisoned(a, n1);
+        let dy_matrix = GuardedMatrix::of(&dy, a, h, PAD);
+        let mut dpre = GuardedMatrix::<T>::poisoned(a, n1, PAD);
         cpu.down_backward(
             &shape,
             &weights.borrow(),
@@ -186,7 +189,7 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
         check(&what, &dpre_values, &expected.dpre, &magnitude, tolerance);
 
         let dpre64 = f64s(&dpre_values);
-        let mut dx = Matrix::<T>::poisoned(a, h);
+        let mut dx = GuardedMatrix::<T>::poisoned(a, h, PAD);
         cpu.up_backward(
             &shape,
             &weights.borrow(),

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Matrix, abs, check, f64s, groups, implementations};
+use common::{PAD, abs, check, f64s, groups, implementations};
 use half::{bf16, f16};
 use tollgate_core::{Cpu, DType, Element, RowView, RowViewMut};
 use tollgate_gemm::{GroupedGemm, Stacked, reference};
-use tollgate_testkit::{Case, Data, Tolerance, assert_same, edge_cases, run_all};
+use tollgate_testkit::{Case, Data, GuardedMatrix, Tolerance, assert_same, edge_cases, run_all};
 
 /// Inputs of one case: A of either width, X, B and its bias.
 struct Inputs<A, B> {
@@ -76,8 +76,8 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
 
     for bias in [None, Some(&inputs.bias[..])] {
         let bias64 = bias.map(|_| &bias64[..]);
-        let mut d = Matrix::<D>::poisoned(m, n);
-        let a = Matrix::of(&inputs.x, m, k);
+        let mut d = GuardedMatrix::<D>::poisoned(m, n, PAD);
+        let a = GuardedMatrix::of(&inputs.x, m, k, PAD);
         cpu.m_grouped(a.view(), inputs.stacked(), bias, offsets, d.view_mut())
             .unwrap();
         let expected = reference::m_grouped(&x, &b, bias64, offsets, n, k);
@@ -100,8 +100,8 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
         }
     }
 
-    let mut d = Matrix::<D>::poisoned(m, k);
-    let a = Matrix::of(&inputs.dy, m, n);
+    let mut d = GuardedMatrix::<D>::poisoned(m, k, PAD);
+    let a = GuardedMatrix::of(&inputs.dy, m, n, PAD);
     cpu.m_grouped_transposed(a.view(), inputs.stacked(), offsets, d.view_mut())
         .unwrap();
     let expected = reference::m_grouped_transposed(&dy, &b, offsets, n, k);
@@ -120,7 +120,10 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
         check(&what, &d.values(&what), &expected, &magnitude, tolerance);
     }
 
-    let (dy_matrix, x_matrix) = (Matrix::of(&inputs.dy, m, n), Matrix::of(&inputs.x, m, k));
+    let (dy_matrix, x_matrix) = (
+        GuardedMatrix::of(&inputs.dy, m, n, PAD),
+        GuardedMatrix::of(&inputs.x, m, k, PAD),
+    );
     let sums = reference::k_grouped(&dy, &x, offsets, n, k);
     let magnitudes = reference::k_grouped(&abs(&dy), &abs(&x), offsets, n, k);
     for accumulate in [false, true] {

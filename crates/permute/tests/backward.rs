@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{MAX_K, Matrix, cases, f64s, routed, sorted, widen};
+use common::{MAX_K, cases, f64s, routed, sorted, widen};
 use half::{bf16, f16};
 use tollgate_core::{Cpu, DType, Element, RoutingTable};
 use tollgate_permute::{Permute, reference};
 use tollgate_testkit::{
-    Case, Data, Probe, Tolerance, assert_same, check_gradient, compare, edge_cases, run_all,
+    Case, Data, GuardedMatrix, Probe, Tolerance, assert_same, check_gradient, compare, edge_cases,
+    run_all,
 };
 
 fn cpus() -> [(&'static str, Cpu); 2] {
@@ -42,11 +43,11 @@ fn permute_backward_of_integers_is_exact() {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(5).integers(a * h, 3);
-        let drows = Matrix::filled(&values, a, h, pad);
+        let drows = GuardedMatrix::of(&values, a, h, pad);
         let start: Vec<f32> = case.data(8).integers(t * h, 9);
-        let addend = Matrix::filled(&start, t, h, pad + 1);
+        let addend = GuardedMatrix::of(&start, t, h, pad + 1);
         for with_addend in [false, true] {
-            let mut dx = Matrix::<T>::poisoned(t, h, pad + 2);
+            let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
             let view = with_addend.then(|| addend.view());
             cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
                 .unwrap();
@@ -55,7 +56,7 @@ fn permute_backward_of_integers_is_exact() {
             let expected =
                 reference::permute_backward(&f64s(&values), h, &exact, &maps, wide).unwrap();
             let expected: Vec<T> = expected.iter().map(|&v| T::from_f32(v as f32)).collect();
-            assert_same("dx", &dx.dense("dx"), &expected);
+            assert_same("dx", &dx.values("dx"), &expected);
         }
     }
     for_all!("permute_backward of integers", check);
@@ -67,10 +68,10 @@ fn permute_backward_is_within_rounding_of_the_reference() {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
-        let drows = Matrix::filled(&values, a, h, pad);
+        let drows = GuardedMatrix::of(&values, a, h, pad);
         let start: Vec<f32> = case.data(8).normals(t * h, 3.0);
-        let addend = Matrix::filled(&start, t, h, pad);
-        let mut dx = Matrix::<T>::poisoned(t, h, pad + 2);
+        let addend = GuardedMatrix::of(&start, t, h, pad);
+        let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
         let view = Some(addend.view());
         cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
             .unwrap();
@@ -81,7 +82,7 @@ fn permute_backward_is_within_rounding_of_the_reference() {
         // A sum of at most k + 1 terms; its rounding scales with the terms' magnitudes.
         let magnitude = backward(&magnitudes(&values), &magnitudes(&start));
         let tolerance = Tolerance::dot(max_k + 1, T::DTYPE);
-        if let Err(e) = compare(f64s(&dx.dense("dx")), &expected, &magnitude, tolerance) {
+        if let Err(e) = compare(f64s(&dx.values("dx")), &expected, &magnitude, tolerance) {
             panic!("dx, k ≤ {max_k}, {}: {e}", T::DTYPE);
         }
     }
@@ -95,10 +96,10 @@ fn permute_backward_adds_in_table_order_from_the_addend() {
         let (table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
-        let drows = Matrix::filled(&values, a, h, pad);
+        let drows = GuardedMatrix::of(&values, a, h, pad);
         let start: Vec<f32> = case.data(8).normals(t * h, 3.0);
-        let addend = Matrix::filled(&start, t, h, pad);
-        let mut dx = Matrix::<T>::poisoned(t, h, pad);
+        let addend = GuardedMatrix::of(&start, t, h, pad);
+        let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad);
         let view = Some(addend.view());
         cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
             .unwrap();
@@ -109,7 +110,7 @@ fn permute_backward_adds_in_table_order_from_the_addend() {
             });
             expected.push(T::from_f32(sum));
         }
-        assert_same("dx", &dx.dense("dx"), &expected);
+        assert_same("dx", &dx.values("dx"), &expected);
     }
     for_all!("order of permute_backward", check);
 }
@@ -125,10 +126,10 @@ fn unpermute_backward_of_integers_is_exact() {
         let dys: Vec<T> = case.data(5).integers(t * h, 3);
         let values: Vec<T> = case.data(6).integers(a * h, 3);
         let (dy, rows) = (
-            Matrix::filled(&dys, t, h, pad),
-            Matrix::filled(&values, a, h, pad + 1),
+            GuardedMatrix::of(&dys, t, h, pad),
+            GuardedMatrix::of(&values, a, h, pad + 1),
         );
-        let mut drows = Matrix::<T>::poisoned(a, h, pad + 2);
+        let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad + 2);
         let mut dweights = vec![f32::NAN; a];
         cpu.unpermute_backward(
             dy.view(),
@@ -143,7 +144,7 @@ fn unpermute_backward_of_integers_is_exact() {
             reference::unpermute_backward(&f64s(&dys), &f64s(&values), h, &widen(&table), &maps)
                 .unwrap();
         let expected: Vec<T> = expected.iter().map(|&v| T::from_f32(v as f32)).collect();
-        assert_same("drows", &drows.dense("drows"), &expected);
+        assert_same("drows", &drows.values("drows"), &expected);
         let dweights = f64s(&dweights);
         assert_eq!(dweights, expected_weights);
     }
@@ -158,10 +159,10 @@ fn unpermute_backward_is_within_rounding_of_the_reference() {
         let dys: Vec<T> = case.data(5).normals(t * h, 1.0);
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
         let (dy, rows) = (
-            Matrix::filled(&dys, t, h, pad),
-            Matrix::filled(&values, a, h, pad + 1),
+            GuardedMatrix::of(&dys, t, h, pad),
+            GuardedMatrix::of(&values, a, h, pad + 1),
         );
-        let mut drows = Matrix::<T>::poisoned(a, h, pad + 2);
+        let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad + 2);
         let mut dweights = vec![f32::NAN; a];
         cpu.unpermute_backward(
             dy.view(),
@@ -178,7 +179,7 @@ fn unpermute_backward_is_within_rounding_of_the_reference() {
         let (expected, expected_weights) = backward(&f64s(&dys), &f64s(&values));
         // One product, rounded to f32 and then to the dtype.
         let rounded = Tolerance::rounding(DType::F32).plus(Tolerance::rounding(T::DTYPE));
-        if let Err(e) = compare(f64s(&drows.dense("drows")), &expected, &expected, rounded) {
+        if let Err(e) = compare(f64s(&drows.values("drows")), &expected, &expected, rounded) {
             panic!("drows, k ≤ {max_k}, {}: {e}", T::DTYPE);
         }
         let (_, magnitude) = backward(&magnitudes(&dys), &magnitudes(&values));
@@ -214,10 +215,10 @@ fn unpermute_backward_has_the_documented_bits() {
         let dys: Vec<T> = case.data(5).normals(t * h, 1.0);
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
         let (dy, rows) = (
-            Matrix::filled(&dys, t, h, pad),
-            Matrix::filled(&values, a, h, pad),
+            GuardedMatrix::of(&dys, t, h, pad),
+            GuardedMatrix::of(&values, a, h, pad),
         );
-        let mut drows = Matrix::<T>::poisoned(a, h, pad);
+        let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad);
         let mut dweights = vec![f32::NAN; a];
         cpu.unpermute_backward(
             dy.view(),
@@ -228,7 +229,7 @@ fn unpermute_backward_has_the_documented_bits() {
             &mut dweights,
         )
         .unwrap();
-        let drows = drows.dense("drows");
+        let drows = drows.values("drows");
         for token in 0..t {
             let dy = dy.view().row(token);
             for a in table.assignments_of(token) {
@@ -310,18 +311,22 @@ fn permute_backward_is_the_transpose_of_permute() {
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let x: Vec<f32> = case.data(1).integers(t * h, 20);
         let g: Vec<f32> = case.data(2).integers(a * h, 20);
-        let mut rows = Matrix::<f32>::poisoned(a, h, 1);
-        cpu.permute(Matrix::filled(&x, t, h, 0).view(), &maps, rows.view_mut())
-            .unwrap();
-        let mut dx = Matrix::<f32>::poisoned(t, h, 1);
-        let drows = Matrix::filled(&g, a, h, 0);
+        let mut rows = GuardedMatrix::<f32>::poisoned(a, h, 1);
+        cpu.permute(
+            GuardedMatrix::of(&x, t, h, 0).view(),
+            &maps,
+            rows.view_mut(),
+        )
+        .unwrap();
+        let mut dx = GuardedMatrix::<f32>::poisoned(t, h, 1);
+        let drows = GuardedMatrix::of(&g, a, h, 0);
         cpu.permute_backward(drows.view(), &table, &maps, None, dx.view_mut())
             .unwrap();
         let dot =
             |a: Vec<f32>, b: &[f32]| -> i64 { a.iter().zip(b).map(|(a, b)| (a * b) as i64).sum() };
         assert_eq!(
-            dot(rows.dense("rows"), &g),
-            dot(dx.dense("dx"), &x),
+            dot(rows.values("rows"), &g),
+            dot(dx.values("dx"), &x),
             "{}",
             case.name
         );
@@ -334,10 +339,10 @@ fn zero_weights_and_nan_follow_plain_arithmetic() {
     let rows = [vec![(0, 0.0)], vec![(0, -1.0)], vec![(1, f32::NAN)]];
     let table = RoutingTable::from_rows(2, &rows).unwrap();
     let maps = sorted(&table);
-    let dy = Matrix::filled(&[-2.0f32, 0.0, 0.0, 3.0, 1.0, 1.0], 3, 2, 0);
+    let dy = GuardedMatrix::of(&[-2.0f32, 0.0, 0.0, 3.0, 1.0, 1.0], 3, 2, 0);
     let values: Vec<f32> = Data::new(1).integers(6, 3);
-    let rows = Matrix::filled(&values, 3, 2, 0);
-    let mut drows = Matrix::<f32>::poisoned(3, 2, 0);
+    let rows = GuardedMatrix::of(&values, 3, 2, 0);
+    let mut drows = GuardedMatrix::<f32>::poisoned(3, 2, 0);
     let mut dweights = [f32::NAN; 3];
     cpu.unpermute_backward(
         dy.view(),
@@ -348,7 +353,7 @@ fn zero_weights_and_nan_follow_plain_arithmetic() {
         &mut dweights,
     )
     .unwrap();
-    let drows = drows.dense("drows");
+    let drows = drows.values("drows");
     assert_same(
         "products keep their sign of zero",
         &drows[..4],

@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{MAX_K, Matrix, cases, f64s, routed, sorted, widen};
+use common::{MAX_K, cases, f64s, routed, sorted, widen};
 use half::{bf16, f16};
 use tollgate_core::{Cpu, Element, RoutingTable};
 use tollgate_permute::{Permute, reference};
-use tollgate_testkit::{Case, Data, Tolerance, assert_close, assert_same, compare, run_all};
+use tollgate_testkit::{
+    Case, Data, GuardedMatrix, Tolerance, assert_close, assert_same, compare, run_all,
+};
 
 fn cpus() -> [(&'static str, Cpu); 2] {
     [
@@ -34,10 +36,10 @@ fn permute_copies_every_row() {
         let (table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(3).normals(t * h, 1.0);
-        let x = Matrix::filled(&values, t, h, pad);
-        let mut rows = Matrix::<T>::poisoned(a, h, pad + 1);
+        let x = GuardedMatrix::of(&values, t, h, pad);
+        let mut rows = GuardedMatrix::<T>::poisoned(a, h, pad + 1);
         cpu.permute(x.view(), &maps, rows.view_mut()).unwrap();
-        let rows = rows.dense("rows");
+        let rows = rows.values("rows");
         let expected = reference::permute(&f64s(&values), h, &maps).unwrap();
         assert_close("rows", f64s(&rows), &expected, Tolerance::EXACT);
     }
@@ -49,13 +51,17 @@ fn permute_keeps_every_bit_pattern() {
     let table = RoutingTable::from_rows(2, &[vec![(1, 1.0), (0, 1.0)], vec![(1, 1.0)]]).unwrap();
     let maps = sorted(&table);
     let x = [0x7fa0_0001u32, 0x8000_0000, 0xffc1_2345, 1].map(f32::from_bits);
-    let mut rows = Matrix::<f32>::poisoned(3, 2, 0);
+    let mut rows = GuardedMatrix::<f32>::poisoned(3, 2, 0);
     let cpu = Cpu::new(1).unwrap();
-    cpu.permute(Matrix::filled(&x, 2, 2, 1).view(), &maps, rows.view_mut())
-        .unwrap();
+    cpu.permute(
+        GuardedMatrix::of(&x, 2, 2, 1).view(),
+        &maps,
+        rows.view_mut(),
+    )
+    .unwrap();
     assert_same(
         "rows",
-        &rows.dense("rows"),
+        &rows.values("rows"),
         &[x[0], x[1], x[0], x[1], x[2], x[3]],
     );
 }
@@ -69,13 +75,13 @@ fn unpermute_of_integers_is_exact() {
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         table.routing_weights = case.data(4).integers(a, 2);
         let values: Vec<T> = case.data(5).integers(a * h, 3);
-        let rows = Matrix::filled(&values, a, h, pad);
-        let mut y = Matrix::<T>::poisoned(t, h, pad + 2);
+        let rows = GuardedMatrix::of(&values, a, h, pad);
+        let mut y = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
         cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
             .unwrap();
         let exact = reference::unpermute(&f64s(&values), h, &widen(&table), &maps).unwrap();
         let expected: Vec<T> = exact.iter().map(|&v| T::from_f32(v as f32)).collect();
-        assert_same("y", &y.dense("y"), &expected);
+        assert_same("y", &y.values("y"), &expected);
     }
     for_all!("unpermute of integers", check);
 }
@@ -86,8 +92,8 @@ fn unpermute_is_within_rounding_of_the_reference() {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
-        let rows = Matrix::filled(&values, a, h, pad);
-        let mut y = Matrix::<T>::poisoned(t, h, pad + 2);
+        let rows = GuardedMatrix::of(&values, a, h, pad);
+        let mut y = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
         cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
             .unwrap();
         let expected = reference::unpermute(&f64s(&values), h, &exact, &maps).unwrap();
@@ -100,7 +106,7 @@ fn unpermute_is_within_rounding_of_the_reference() {
         let magnitudes: Vec<f64> = values.iter().map(|v| v.to_f64().abs()).collect();
         let magnitude = reference::unpermute(&magnitudes, h, &absolute, &maps).unwrap();
         let tolerance = Tolerance::dot(max_k, T::DTYPE);
-        if let Err(e) = compare(f64s(&y.dense("y")), &expected, &magnitude, tolerance) {
+        if let Err(e) = compare(f64s(&y.values("y")), &expected, &magnitude, tolerance) {
             panic!("y, k ≤ {max_k}, {}: {e}", T::DTYPE);
         }
     }
@@ -114,8 +120,8 @@ fn unpermute_adds_in_table_order_by_fused_multiply_adds() {
         let (table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
-        let rows = Matrix::filled(&values, a, h, pad);
-        let mut y = Matrix::<T>::poisoned(t, h, pad);
+        let rows = GuardedMatrix::of(&values, a, h, pad);
+        let mut y = GuardedMatrix::<T>::poisoned(t, h, pad);
         cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
             .unwrap();
         let mut expected = Vec::with_capacity(t * h);
@@ -128,7 +134,7 @@ fn unpermute_adds_in_table_order_by_fused_multiply_adds() {
                 expected.push(T::from_f32(sum));
             }
         }
-        assert_same("y", &y.dense("y"), &expected);
+        assert_same("y", &y.values("y"), &expected);
     }
     for_all!("order of unpermute", check);
 }
@@ -144,14 +150,14 @@ fn one_expert_for_all_is_the_identity() {
     assert_eq!(maps.assignment_of_row, ascending);
     assert_eq!(maps.token_of_row, ascending);
     let values: Vec<bf16> = Data::new(1).normals(77 * 19, 1.0);
-    let mut rows = Matrix::<bf16>::poisoned(77, 19, 0);
-    let x = Matrix::filled(&values, 77, 19, 4);
+    let mut rows = GuardedMatrix::<bf16>::poisoned(77, 19, 0);
+    let x = GuardedMatrix::of(&values, 77, 19, 4);
     cpu.permute(x.view(), &maps, rows.view_mut()).unwrap();
-    assert_same("rows", &rows.dense("rows"), &values);
-    let mut y = Matrix::<bf16>::poisoned(77, 19, 1);
+    assert_same("rows", &rows.values("rows"), &values);
+    let mut y = GuardedMatrix::<bf16>::poisoned(77, 19, 1);
     cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
         .unwrap();
-    assert_same("y", &y.dense("y"), &values);
+    assert_same("y", &y.values("y"), &values);
 }
 
 /// y = x · Σ_a w_a, exactly, for integers.
@@ -162,10 +168,10 @@ fn round_trip_multiplies_by_the_sum_of_the_weights() {
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         table.routing_weights = case.data(4).integers(a, 2);
         let values: Vec<T> = case.data(5).integers(t * h, 3);
-        let x = Matrix::filled(&values, t, h, pad);
-        let mut rows = Matrix::<T>::poisoned(a, h, pad);
+        let x = GuardedMatrix::of(&values, t, h, pad);
+        let mut rows = GuardedMatrix::<T>::poisoned(a, h, pad);
         cpu.permute(x.view(), &maps, rows.view_mut()).unwrap();
-        let mut y = Matrix::<T>::poisoned(t, h, pad);
+        let mut y = GuardedMatrix::<T>::poisoned(t, h, pad);
         cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
             .unwrap();
         let expected: Vec<T> = (0..t * h)
@@ -175,7 +181,7 @@ fn round_trip_multiplies_by_the_sum_of_the_weights() {
                 T::from_f32(total * values[i].to_f32() + 0.0)
             })
             .collect();
-        assert_same("y", &y.dense("y"), &expected);
+        assert_same("y", &y.values("y"), &expected);
     }
     for_all!("round trip", check);
 }
@@ -198,11 +204,11 @@ fn nan_infinity_and_zero_follow_plain_arithmetic() {
     // Rows in expert order: token 0, token 2, token 3, token 2 again, token 4.
     assert_eq!(maps.token_of_row, [0, 2, 3, 2, 4]);
     let rows = [1.0, 0.0, 2.0, 5.0, f32::NEG_INFINITY];
-    let rows = Matrix::filled(&rows, 5, 1, 0);
-    let mut y = Matrix::<f32>::poisoned(5, 1, 0);
+    let rows = GuardedMatrix::of(&rows, 5, 1, 0);
+    let mut y = GuardedMatrix::<f32>::poisoned(5, 1, 0);
     cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
         .unwrap();
-    let y = y.dense("y");
+    let y = y.values("y");
     assert!(y[0].is_nan(), "a NaN weight is seen downstream");
     assert_same("no experts", &y[1..2], &[0.0]);
     assert_same("fma(-1, 0, +0) is +0", &y[2..3], &[0.0]);
@@ -216,15 +222,15 @@ fn matrices_without_columns_or_rows_are_legal() {
     let table = RoutingTable::from_rows(2, &[vec![(1, 1.0), (0, 1.0)], vec![]]).unwrap();
     let maps = sorted(&table);
     let (x, mut rows) = (
-        Matrix::<f32>::poisoned(2, 0, 0),
-        Matrix::<f32>::poisoned(2, 0, 0),
+        GuardedMatrix::<f32>::poisoned(2, 0, 0),
+        GuardedMatrix::<f32>::poisoned(2, 0, 0),
     );
     cpu.permute(x.view(), &maps, rows.view_mut()).unwrap();
-    let mut y = Matrix::<f32>::poisoned(2, 0, 0);
+    let mut y = GuardedMatrix::<f32>::poisoned(2, 0, 0);
     cpu.unpermute(rows.view(), &table, &maps, y.view_mut())
         .unwrap();
     let mut dweights = [f32::NAN; 2];
-    let mut drows = Matrix::<f32>::poisoned(2, 0, 0);
+    let mut drows = GuardedMatrix::<f32>::poisoned(2, 0, 0);
     cpu.unpermute_backward(
         x.view(),
         rows.view(),
@@ -238,9 +244,9 @@ fn matrices_without_columns_or_rows_are_legal() {
 
     let none = RoutingTable::from_rows(2, &[vec![], vec![]]).unwrap();
     let maps = sorted(&none);
-    let rows = Matrix::<f32>::poisoned(0, 3, 0);
-    let mut y = Matrix::<f32>::poisoned(2, 3, 1);
+    let rows = GuardedMatrix::<f32>::poisoned(0, 3, 0);
+    let mut y = GuardedMatrix::<f32>::poisoned(2, 3, 1);
     cpu.unpermute(rows.view(), &none, &maps, y.view_mut())
         .unwrap();
-    assert_same("no assignments at all", &y.dense("y"), &[0.0; 6]);
+    assert_same("no assignments at all", &y.values("y"), &[0.0; 6]);
 }

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Matrix, f64s, sorted, widen};
+use common::{f64s, sorted, widen};
 use proptest::prelude::*;
 use tollgate_core::{Cpu, Error, Result, RoutingTable, RowView};
 use tollgate_permute::{Permute, PermuteMaps, reference};
-use tollgate_testkit::{Tolerance, compare};
+use tollgate_testkit::{GuardedMatrix, Tolerance, compare};
 
 /// Four tokens, three experts, five assignments, H = 2, and everything an operation takes.
 struct Setting {
@@ -35,27 +35,27 @@ impl Setting {
     /// Every operation on matrices of the given rows and columns; all outputs must stay untouched
     /// on an error.
     fn all(&self, tokens: usize, assignments: usize, cols: usize) -> [Result<()>; 4] {
-        let x = Matrix::filled(&vec![1f32; tokens * cols], tokens, cols, 1);
-        let given = Matrix::filled(&vec![1f32; assignments * cols], assignments, cols, 1);
+        let x = GuardedMatrix::of(&vec![1f32; tokens * cols], tokens, cols, 1);
+        let given = GuardedMatrix::of(&vec![1f32; assignments * cols], assignments, cols, 1);
         let mut dweights = vec![-7f32; assignments];
         let (table, maps) = (&self.table, &self.maps);
-        let untouched = |result: &Result<()>, out: &Matrix<f32>| {
-            let written = out.dense("output").iter().any(|v| !v.is_nan());
+        let untouched = |result: &Result<()>, out: &GuardedMatrix<f32>| {
+            let written = out.values("output").iter().any(|v| !v.is_nan());
             assert!(result.is_ok() || !written, "written in spite of {result:?}");
         };
 
-        let mut rows = Matrix::poisoned(assignments, cols, 1);
+        let mut rows = GuardedMatrix::poisoned(assignments, cols, 1);
         let permute = self.cpu.permute(x.view(), maps, rows.view_mut());
         untouched(&permute, &rows);
-        let mut y = Matrix::poisoned(tokens, cols, 1);
+        let mut y = GuardedMatrix::poisoned(tokens, cols, 1);
         let unpermute = self.cpu.unpermute(given.view(), table, maps, y.view_mut());
         untouched(&unpermute, &y);
-        let mut dx = Matrix::poisoned(tokens, cols, 1);
+        let mut dx = GuardedMatrix::poisoned(tokens, cols, 1);
         let permute_backward =
             self.cpu
                 .permute_backward(given.view(), table, maps, None, dx.view_mut());
         untouched(&permute_backward, &dx);
-        let mut drows = Matrix::poisoned(assignments, cols, 1);
+        let mut drows = GuardedMatrix::poisoned(assignments, cols, 1);
         let unpermute_backward = self.cpu.unpermute_backward(
             x.view(),
             given.view(),
@@ -127,10 +127,10 @@ fn wrong_numbers_of_rows_are_named() {
 fn wrong_columns_and_lengths_are_named() {
     let s = Setting::new();
     let (x, rows) = (
-        Matrix::filled(&[1f32; 8], 4, 2, 0),
-        Matrix::filled(&[1f32; 15], 5, 3, 0),
+        GuardedMatrix::of(&[1f32; 8], 4, 2, 0),
+        GuardedMatrix::of(&[1f32; 15], 5, 3, 0),
     );
-    let mut out = Matrix::<f32>::poisoned(5, 3, 0);
+    let mut out = GuardedMatrix::<f32>::poisoned(5, 3, 0);
     let e = s
         .cpu
         .permute(x.view(), &s.maps, out.view_mut())
@@ -139,7 +139,7 @@ fn wrong_columns_and_lengths_are_named() {
         e.to_string(),
         "columns of the permuted matrix (H) is 3, expected 2"
     );
-    let mut y = Matrix::<f32>::poisoned(4, 2, 0);
+    let mut y = GuardedMatrix::<f32>::poisoned(4, 2, 0);
     let e = s
         .cpu
         .unpermute(rows.view(), &s.table, &s.maps, y.view_mut())
@@ -149,7 +149,7 @@ fn wrong_columns_and_lengths_are_named() {
         "columns of the token matrix (H) is 2, expected 3"
     );
 
-    let drows = Matrix::filled(&[1f32; 10], 5, 2, 0);
+    let drows = GuardedMatrix::of(&[1f32; 10], 5, 2, 0);
     let short = [0f32; 6];
     for (addend, expected) in [
         (
@@ -168,7 +168,7 @@ fn wrong_columns_and_lengths_are_named() {
         assert_eq!(e.to_string(), expected);
     }
     let mut dweights = [0f32; 4];
-    let mut out = Matrix::<f32>::poisoned(5, 2, 0);
+    let mut out = GuardedMatrix::<f32>::poisoned(5, 2, 0);
     let e = s
         .cpu
         .unpermute_backward(
@@ -181,7 +181,7 @@ fn wrong_columns_and_lengths_are_named() {
         )
         .unwrap_err();
     assert_eq!(e.to_string(), "entries of dweights (A) is 4, expected 5");
-    let mut narrow = Matrix::<f32>::poisoned(5, 1, 0);
+    let mut narrow = GuardedMatrix::<f32>::poisoned(5, 1, 0);
     let e = s
         .cpu
         .unpermute_backward(
@@ -199,7 +199,7 @@ fn wrong_columns_and_lengths_are_named() {
         "{e}"
     );
     assert!(
-        [y.dense("y"), out.dense("out"), narrow.dense("narrow")]
+        [y.values("y"), out.values("out"), narrow.values("narrow")]
             .iter()
             .all(|m| m.iter().all(|v| v.is_nan()))
     );
@@ -438,8 +438,8 @@ proptest! {
             // What the reference computes wherever it takes the table too; expert indices may be
             // wrong, which only the reference minds.
             let values: Vec<f32> = (0..assignments * cols).map(|i| i as f32).collect();
-            let rows = Matrix::filled(&values, assignments, cols, 0);
-            let mut y = Matrix::<f32>::poisoned(tokens, cols, 0);
+            let rows = GuardedMatrix::of(&values, assignments, cols, 0);
+            let mut y = GuardedMatrix::<f32>::poisoned(tokens, cols, 0);
             s.cpu.unpermute(rows.view(), &s.table, &s.maps, y.view_mut()).unwrap();
             let exact = widen(&s.table);
             if let Ok(expected) = reference::unpermute(&f64s(&values), cols, &exact, &s.maps) {
@@ -448,7 +448,7 @@ proptest! {
                 ).unwrap();
                 let finite: Vec<f64> = expected.iter().map(|&v| f64::from(v as f32)).collect();
                 let tolerance = Tolerance::dot(s.table.num_experts(), tollgate_core::DType::F32);
-                let y = f64s(&y.dense("y"));
+                let y = f64s(&y.values("y"));
                 // Near f32's limit a partial sum may overflow although the exact one does not.
                 if magnitude.iter().all(|&m| m.is_nan() || m <= 1e38) {
                     let close = compare(y, &finite, &magnitude, tolerance);

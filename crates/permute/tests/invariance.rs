@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Matrix, sorted};
+use common::sorted;
 use half::bf16;
 use tollgate_core::{Cpu, Element, RoutingTable};
 use tollgate_permute::{Permute, PermuteMaps};
-use tollgate_testkit::{Case, LogitKind, assert_same};
+use tollgate_testkit::{Case, GuardedMatrix, LogitKind, assert_same};
 
 /// Large enough for several units of work and for blocks of tokens.
 fn large(hidden: usize) -> Case {
@@ -48,19 +48,19 @@ impl<T: Element> Inputs<T> {
 
     fn run(&self, cpu: &Cpu, h: usize, table: &RoutingTable, maps: &PermuteMaps) -> Outputs<T> {
         let (t, a) = (table.num_tokens(), table.num_assignments());
-        let x = Matrix::filled(&self.x, t, h, 1);
-        let expert_rows = Matrix::filled(&self.expert_rows, a, h, 3);
-        let addend = Matrix::filled(&self.addend, t, h, 2);
-        let mut rows = Matrix::<T>::poisoned(a, h, 1);
+        let x = GuardedMatrix::of(&self.x, t, h, 1);
+        let expert_rows = GuardedMatrix::of(&self.expert_rows, a, h, 3);
+        let addend = GuardedMatrix::of(&self.addend, t, h, 2);
+        let mut rows = GuardedMatrix::<T>::poisoned(a, h, 1);
         cpu.permute(x.view(), maps, rows.view_mut()).unwrap();
-        let mut y = Matrix::<T>::poisoned(t, h, 1);
+        let mut y = GuardedMatrix::<T>::poisoned(t, h, 1);
         cpu.unpermute(expert_rows.view(), table, maps, y.view_mut())
             .unwrap();
-        let mut dx = Matrix::<T>::poisoned(t, h, 1);
+        let mut dx = GuardedMatrix::<T>::poisoned(t, h, 1);
         let start = Some(addend.view());
         cpu.permute_backward(expert_rows.view(), table, maps, start, dx.view_mut())
             .unwrap();
-        let mut drows = Matrix::<T>::poisoned(a, h, 1);
+        let mut drows = GuardedMatrix::<T>::poisoned(a, h, 1);
         let mut dweights = vec![f32::NAN; a];
         let gradients = (drows.view_mut(), &mut dweights[..]);
         cpu.unpermute_backward(
@@ -73,10 +73,10 @@ impl<T: Element> Inputs<T> {
         )
         .unwrap();
         Outputs {
-            rows: rows.dense("rows"),
-            y: y.dense("y"),
-            dx: dx.dense("dx"),
-            drows: drows.dense("drows"),
+            rows: rows.values("rows"),
+            y: y.values("y"),
+            dx: dx.values("dx"),
+            drows: drows.values("drows"),
             dweights,
         }
     }

@@ -7,6 +7,7 @@ mod cases;
 mod data;
 mod gradient;
 mod guarded;
+mod matrix;
 mod runner;
 mod tolerance;
 
@@ -14,5 +15,6 @@ pub use cases::{Case, LogitKind, edge_cases, gate_cases};
 pub use data::Data;
 pub use gradient::{Probe, check_gradient};
 pub use guarded::{Guarded, poison};
+pub use matrix::GuardedMatrix;
 pub use runner::run_all;
 pub use tolerance::{Mismatch, Tolerance, assert_close, assert_same, compare};

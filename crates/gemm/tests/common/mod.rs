@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use tollgate_core::options::Activation;
-use tollgate_core::{Cpu, DType, Element, RowView, RowViewMut};
+use tollgate_core::{Cpu, DType, Element};
 use tollgate_gemm::{ExpertShape, ExpertWeights};
-use tollgate_testkit::{Case, Data, Guarded, Tolerance, compare};
+use tollgate_testkit::{Case, Data, Tolerance, compare};
 
 /// The CPU with one, two and three threads; the names go into failure messages.
 pub fn implementations() -> Vec<(&'static str, Cpu)> {
@@ -14,67 +14,8 @@ pub fn implementations() -> Vec<(&'static str, Cpu)> {
     ]
 }
 
-/// A strided matrix between canaries, at an odd start, with poison (NaN) between its rows.
-#[derive(Clone)]
-pub struct Matrix<T> {
-    memory: Guarded<T>,
-    rows: usize,
-    cols: usize,
-    stride: usize,
-}
-
-impl<T: Element> Matrix<T> {
-    /// All poison: an output.
-    pub fn poisoned(rows: usize, cols: usize) -> Self {
-        let stride = cols + 3;
-        let elems = if rows == 0 {
-            0
-        } else {
-            (rows - 1) * stride + cols
-        };
-        Self {
-            memory: Guarded::new(elems, 1 + cols % 7),
-            rows,
-            cols,
-            stride,
-        }
-    }
-
-    /// A copy of contiguous values: an input.
-    pub fn of(values: &[T], rows: usize, cols: usize) -> Self {
-        assert_eq!(values.len(), rows * cols);
-        let mut matrix = Self::poisoned(rows, cols);
-        let mut view = matrix.view_mut();
-        for r in 0..rows {
-            view.row_mut(r)
-                .copy_from_slice(&values[r * cols..(r + 1) * cols]);
-        }
-        matrix
-    }
-
-    pub fn view(&self) -> RowView<'_, T> {
-        RowView::strided(self.memory.as_slice(), self.rows, self.cols, self.stride).unwrap()
-    }
-
-    pub fn view_mut(&mut self) -> RowViewMut<'_, T> {
-        let (rows, cols, stride) = (self.rows, self.cols, self.stride);
-        RowViewMut::strided(self.memory.as_mut_slice(), rows, cols, stride).unwrap()
-    }
-
-    /// The values, contiguous, after checking that nothing was written around or between the rows.
-    #[track_caller]
-    pub fn values(&self, what: &str) -> Vec<T> {
-        self.memory.assert_canaries(what);
-        for (i, v) in self.memory.as_slice().iter().enumerate() {
-            let gap = i % self.stride >= self.cols;
-            assert!(
-                !gap || v.to_f32().is_nan(),
-                "{what}: the gap at {i} was written"
-            );
-        }
-        self.view().iter().flatten().copied().collect()
-    }
-}
+/// Elements between two rows of every matrix.
+pub const PAD: usize = 3;
 
 pub fn f64s<T: Element>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| v.to_f64()).collect()

@@ -10,9 +10,9 @@ use tollgate::options::{Activation, GateOptions};
 use tollgate::reference::{self, Batch, Forward, Gradients, Parameters};
 use tollgate::{
     Cpu, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
-    MoeLayer, Router, RowView, RowViewMut, StepContext,
+    MoeLayer, Router, RowView, StepContext,
 };
-use tollgate_testkit::{Case, Data, Guarded, LogitKind, poison};
+use tollgate_testkit::{Case, Data, GuardedMatrix, LogitKind, poison};
 
 /// Every router, by its spelling; `E` is the number of experts, so that k never exceeds it.
 pub fn routers(experts: usize) -> Vec<Router> {
@@ -82,60 +82,8 @@ fn craft<T: Element>(case: &Case, x: &mut [T], router: &mut [f32]) {
     }
 }
 
-/// A matrix whose rows lie apart, in guarded memory that starts at an odd element.
-struct Apart<T> {
-    memory: Guarded<T>,
-    rows: usize,
-    cols: usize,
-}
-
-impl<T: Element> Apart<T> {
-    /// Elements between two rows.
-    const GAP: usize = 3;
-
-    /// Poison everywhere.
-    fn new(rows: usize, cols: usize) -> Self {
-        Self {
-            memory: Guarded::new(rows * (cols + Self::GAP), 1),
-            rows,
-            cols,
-        }
-    }
-
-    /// A copy of a contiguous matrix; between the rows stays poison.
-    fn copy(values: &[T], rows: usize, cols: usize) -> Self {
-        let mut apart = Self::new(rows, cols);
-        let mut view = apart.view_mut();
-        for r in 0..rows {
-            view.row_mut(r)
-                .copy_from_slice(&values[r * cols..(r + 1) * cols]);
-        }
-        apart
-    }
-
-    fn view(&self) -> RowView<'_, T> {
-        let stride = self.cols + Self::GAP;
-        RowView::strided(self.memory.as_slice(), self.rows, self.cols, stride).unwrap()
-    }
-
-    fn view_mut(&mut self) -> RowViewMut<'_, T> {
-        let stride = self.cols + Self::GAP;
-        let memory = self.memory.as_mut_slice();
-        RowViewMut::strided(memory, self.rows, self.cols, stride).unwrap()
-    }
-
-    /// The rows without gaps, after a look at the canaries and the gaps.
-    fn gather(&self, what: &str) -> Vec<T> {
-        self.memory.assert_canaries(what);
-        let mut rows = Vec::with_capacity(self.rows * self.cols);
-        for row in self.memory.as_slice().chunks(self.cols + Self::GAP) {
-            rows.extend_from_slice(&row[..self.cols]);
-            let gap = wide(&row[self.cols..]).all(f64::is_nan);
-            assert!(gap, "{what}: written between two rows");
-        }
-        rows
-    }
-}
+/// Elements between two rows.
+const PAD: usize = 3;
 
 /// All tensors of one layer and one batch.
 pub struct Problem<T> {
@@ -255,10 +203,13 @@ impl<T: Element> Problem<T> {
     pub fn run_in(&self, mut state: LayerState<T>) -> Step<T> {
         let (t, shape) = (self.tokens, *self.layer.shape());
         let (e, h, n1) = (shape.experts, shape.hidden, shape.up_rows());
-        let x = Apart::copy(&self.x, t, h);
-        let dy = Apart::copy(&self.dy, t, h);
+        let x = GuardedMatrix::of(&self.x, t, h, PAD);
+        let dy = GuardedMatrix::of(&self.dy, t, h, PAD);
         let (inputs, weights) = (self.inputs_of(x.view()), self.weights());
-        let (mut y, mut dx) = (Apart::<T>::new(t, h), Apart::<T>::new(t, h));
+        let (mut y, mut dx) = (
+            GuardedMatrix::<T>::poisoned(t, h, PAD),
+            GuardedMatrix::<T>::poisoned(t, h, PAD),
+        );
         self.layer
             .forward(&inputs, &weights, &self.ctx, y.view_mut(), &mut state)
             .unwrap();
@@ -268,7 +219,7 @@ impl<T: Element> Problem<T> {
         let bias = |b: &Option<Vec<T>>| b.as_ref().map_or(0, Vec::len);
         let mut step = Step {
             state,
-            y: y.gather("y"),
+            y: y.values("y"),
             dx: Vec::new(),
             router: poison(gate),
             router_noise: poison(noise),
@@ -292,7 +243,7 @@ impl<T: Element> Problem<T> {
         self.layer
             .backward(&inputs, &weights, dy.view(), &mut step.state, &mut grads)
             .unwrap();
-        step.dx = dx.gather("dx");
+        step.dx = dx.values("dx");
         step
     }
 
