@@ -1,10 +1,11 @@
-//! The `tollgate` command: runs, compares and reports Mixture-of-Experts layers.
+//! The `tollgate` command: runs, compares and reports Mixture-of-Experts layers; checks PTX.
 //!
 //! - [`args`]: the command line.
 //! - [`load`]: files to tensors; [`upcycle`]: experts made of one dense FFN.
 //! - [`step`]: the layer on an input; [`check`]: how far it is from the f64 reference.
 //! - [`run`], [`compare`], [`curriculum`]: the commands; [`report`]: what they print.
 //! - [`out`]: a step as a file that can be checked from outside.
+//! - [`vgpu`]: PTX on a virtual GPU, which has no part in the layer.
 
 #![forbid(unsafe_code)]
 
@@ -22,5 +23,6 @@ pub mod report;
 pub mod run;
 pub mod step;
 pub mod upcycle;
+pub mod vgpu;
 
 pub use error::{Failure, Result};

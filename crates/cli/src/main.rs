@@ -1,4 +1,5 @@
-//! The `tollgate` command. Exit code 0, or 2 with one line on standard error.
+//! The `tollgate` command. Exit code 0, or 2 with one line on standard error; of `vgpu` also 3, when it
+//! found something.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +11,7 @@ use clap::error::ErrorKind;
 use tollgate_cli::args::{Cli, Command};
 use tollgate_cli::error::one_line;
 use tollgate_cli::report::Style;
-use tollgate_cli::{compare, curriculum, run};
+use tollgate_cli::{compare, curriculum, run, vgpu};
 
 fn main() -> ExitCode {
     let cli = match parse() {
@@ -22,10 +23,19 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args, style),
         Some(Command::Compare(args)) => compare::run(args, style),
         Some(Command::Curriculum(args)) => curriculum::run(args, style),
+        Some(Command::Vgpu { command }) => return check(command, style),
         None => Ok(String::new()),
     };
     match printed {
-        Ok(text) => print(&text),
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(failure) => complain(&failure.to_string()),
+    }
+}
+
+/// The command whose exit code tells whether anything was found.
+fn check(command: &vgpu::VgpuCommand, style: Style) -> ExitCode {
+    match vgpu::execute(command, style) {
+        Ok(done) => print(&done.text, ExitCode::from(if done.fired { 3 } else { 0 })),
         Err(failure) => complain(&failure.to_string()),
     }
 }
@@ -57,8 +67,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
                 .collect::<Vec<_>>()
                 .join(" ");
             let useful = useful.strip_prefix("error: ").unwrap_or(&useful);
+            let command = match std::env::args().nth(1).as_deref() {
+                Some("vgpu") => "vgpu run",
+                _ => "run",
+            };
             complain(&format!(
-                "{useful}; see 'tollgate --help' and 'tollgate run --help'"
+                "{useful}; see 'tollgate --help' and 'tollgate {command} --help'"
             ))
         }
     }
@@ -70,12 +84,12 @@ fn complain(text: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints the result; a reader that stops early (`| head`) is no error.
-fn print(text: &str) -> ExitCode {
+/// Prints the result and ends with `code`; a reader that stops early (`| head`) is no error.
+fn print(text: &str, code: ExitCode) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(()) => code,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => code,
         Err(error) => complain(&format!("cannot write to standard output: {error}")),
     }
 }

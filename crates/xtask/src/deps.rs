@@ -48,9 +48,20 @@ const TABLE: &[Row] = &[
         because: "the layer composes the operations and is below every front end",
     },
     Row {
+        package: "tollgate-vgpu",
+        may_use: &[],
+        because: "the virtual GPU runs anybody's PTX and knows nothing of this project",
+    },
+    Row {
+        package: "tollgate-vgpu-driver",
+        may_use: &["tollgate-vgpu"],
+        because: "the driver library is the virtual GPU under another interface",
+    },
+    Row {
         package: "tollgate-cli",
-        may_use: &["tollgate"],
-        because: "a front end sees what a user of the library sees: the layer and its re-exports",
+        may_use: &["tollgate", "tollgate-vgpu"],
+        because: "a front end sees what a user of the library sees: the layer with its re-exports, and \
+                  the virtual GPU for `tollgate vgpu`",
     },
     Row {
         package: "tollgate-benches",

@@ -1,10 +1,11 @@
-//! Repository chores: `cargo xtask deps` and `cargo xtask ci`.
+//! Repository chores; `cargo xtask help` lists them.
 
 #![forbid(unsafe_code)]
 
 mod ci;
 mod deps;
 mod report;
+mod vgpu_kernels;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +17,9 @@ Commands:
   deps                check who depends on whom, from `cargo metadata`
   ci [--keep-going]   run every check of continuous integration, in order
   check-report        check the JSON report of `tollgate run` on standard input
+  vgpu-kernels [--check]
+                      compile the PTX of the virtual GPU's tests (or check that it is what its
+                      sources compile to) and assemble it; installs the compiler into target/cuda
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +32,8 @@ fn main() -> ExitCode {
         ["check-report"] => std::io::read_to_string(std::io::stdin())
             .map_err(|e| format!("standard input: {e}"))
             .and_then(|text| report::check(&text)),
+        ["vgpu-kernels"] => vgpu_kernels::run(&root(), vgpu_kernels::OnDifference::Write),
+        ["vgpu-kernels", "--check"] => vgpu_kernels::run(&root(), vgpu_kernels::OnDifference::Fail),
         [] | ["help" | "--help" | "-h"] => Ok(USAGE.trim_end().to_owned()),
         _ => {
             eprint!("unknown command '{}'\n\n{USAGE}", words.join(" "));

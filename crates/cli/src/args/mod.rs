@@ -14,6 +14,7 @@ pub use input::{InputArgs, Upcycle};
 use named::named;
 
 use crate::Result;
+use crate::vgpu::VgpuCommand;
 
 /// How to read the command line.
 #[derive(Debug, Parser)]
@@ -33,7 +34,8 @@ use crate::Result;
         tollgate run --backward --json --out step.safetensors\n  \
         tollgate run --layer model.safetensors --layer-index 3 --tokens tokens.safetensors\n  \
         tollgate compare                            several routers side by side\n  \
-        tollgate curriculum                         an order of the samples, easy ones first\n\n\
+        tollgate curriculum                         an order of the samples, easy ones first\n  \
+        tollgate vgpu run kernel.ptx --grid 8 --block 128 --arg 'buf:x=zeros:f32[1024]'\n\n\
         'tollgate run --help' lists all routers and options. Bad input: exit code 2 and one line.",
     max_term_width = 100
 )]
@@ -52,6 +54,12 @@ pub enum Command {
     Compare(CompareArgs),
     /// Order samples from easy to hard by how often their tokens need two experts.
     Curriculum(CurriculumArgs),
+    /// Run PTX kernels on a virtual GPU, with checks; no part of the layer.
+    Vgpu {
+        /// What to do with the file.
+        #[command(subcommand)]
+        command: VgpuCommand,
+    },
 }
 
 /// The routers, for `--router`.
