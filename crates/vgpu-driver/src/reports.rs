@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tollgate_vgpu::host::LaunchRecord;
-use tollgate_vgpu::report::Report;
+use tollgate_vgpu::report::{Kind, Report};
 
 use crate::abi::CuResult;
 use crate::boundary::say;
@@ -62,7 +62,8 @@ impl Reports {
     /// Writes a report.
     pub fn take(&self, report: &Report) {
         self.count.fetch_add(1, Ordering::Relaxed);
-        if self.fail {
+        // An illegal launch has failed already, and a leak fails nothing.
+        if self.fail && !matches!(report.kind, Kind::Launch | Kind::Leak) {
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed
                 .entry(report.device)
@@ -121,7 +122,7 @@ pub(crate) fn write_counters(path: &Path, launches: &[LaunchRecord]) -> std::io:
 
 #[cfg(test)]
 mod tests {
-    use tollgate_vgpu::report::{Kind, Site};
+    use tollgate_vgpu::report::Site;
 
     use super::*;
     use crate::failure::code;
@@ -166,6 +167,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reports.txt");
         let reports = Reports::new(&Sink::File(path.clone()), true).unwrap();
+        reports.take(&report(Kind::Launch, 1));
         reports.take(&report(Kind::DivergentBarrier, 1));
         reports.take(&report(Kind::Race, 1));
         assert_eq!(reports.failure(0), None);

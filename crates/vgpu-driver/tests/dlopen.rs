@@ -333,7 +333,8 @@ fn a_launch_reads_parameters_of_every_kind() {
     assert_eq!(launch(null_mut(), extra.as_mut_ptr()), 0);
     check(9);
     // Wrong in every way.
-    bytes = 8;
+    let mut short = 8_usize;
+    extra[3] = (&raw mut short).cast();
     assert_eq!(launch(null_mut(), extra.as_mut_ptr()), 1);
     assert_eq!(launch(null_mut(), null_mut()), 1);
     assert_eq!(launch(params.as_mut_ptr(), extra.as_mut_ptr()), 1);

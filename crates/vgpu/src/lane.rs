@@ -50,98 +50,93 @@ fn blend<T: Copy>(into: &mut [T; LANES], from: &[T; LANES], mask: u32) {
     }
 }
 
-macro_rules! value32 {
-    ($type:ty, $to:expr, $from:expr) => {
+/// `f` of every lane. (The `map` of arrays is a call for each element where the compiler has chosen
+/// vector extensions for the caller only.)
+#[inline(always)]
+pub fn each<A: Copy, B: Copy + Default>(values: &[A; LANES], f: impl Fn(A) -> B) -> [B; LANES] {
+    let mut out = [B::default(); LANES];
+    for lane in 0..LANES {
+        out[lane] = f(values[lane]);
+    }
+    out
+}
+
+/// The lanes of a register of several rows.
+#[inline(always)]
+fn wide<T: Pod>(rows: &[Row]) -> &[T; LANES] {
+    bytemuck::from_bytes(&bytemuck::cast_slice(rows)[..LANES * size_of::<T>()])
+}
+
+#[inline(always)]
+fn wide_mut<T: Pod>(rows: &mut [Row]) -> &mut [T; LANES] {
+    bytemuck::from_bytes_mut(&mut bytemuck::cast_slice_mut(rows)[..LANES * size_of::<T>()])
+}
+
+/// A type whose bits are those of `$bits`, which fills `$rows` rows.
+macro_rules! value {
+    ($type:ty, $bits:ty, $rows:expr, $to:expr, $from:expr) => {
         impl Value for $type {
-            const ROWS: usize = 1;
+            const ROWS: usize = $rows;
 
             #[inline(always)]
             fn load(rows: &[Row]) -> [Self; LANES] {
-                let from: fn(u32) -> $type = $from;
-                rows[0].0.map(from)
+                each(wide::<$bits>(rows), $from)
             }
 
             #[inline(always)]
             fn store(rows: &mut [Row], values: &[Self; LANES], mask: u32) {
-                let to: fn($type) -> u32 = $to;
-                blend(&mut rows[0].0, &values.map(to), mask);
+                blend(wide_mut::<$bits>(rows), &each(values, $to), mask);
             }
 
             #[inline(always)]
             fn to_bits64(self) -> u64 {
-                let to: fn($type) -> u32 = $to;
-                u64::from(to(self))
+                u64::from($to(self))
             }
 
             #[inline(always)]
             fn from_bits64(bits: u64) -> Self {
-                let from: fn(u32) -> $type = $from;
-                from(bits as u32)
+                $from(bits as $bits)
             }
         }
     };
 }
 
-value32!(u32, |value| value, |bits| bits);
-value32!(i32, |value| value as u32, |bits| bits as i32);
-value32!(f32, f32::to_bits, f32::from_bits);
-value32!(u16, u32::from, |bits| bits as u16);
-value32!(i16, |value| u32::from(value as u16), |bits| bits as u16
-    as i16);
-value32!(u8, u32::from, |bits| bits as u8);
-value32!(i8, |value| u32::from(value as u8), |bits| bits as u8 as i8);
-
-macro_rules! value64 {
-    ($type:ty, $to:expr, $from:expr) => {
-        impl Value for $type {
-            const ROWS: usize = 2;
-
-            #[inline(always)]
-            fn load(rows: &[Row]) -> [Self; LANES] {
-                let from: fn(u64) -> $type = $from;
-                bytemuck::cast::<[Row; 2], [u64; LANES]>([rows[0], rows[1]]).map(from)
-            }
-
-            #[inline(always)]
-            fn store(rows: &mut [Row], values: &[Self; LANES], mask: u32) {
-                let to: fn($type) -> u64 = $to;
-                let mut all = bytemuck::cast::<[Row; 2], [u64; LANES]>([rows[0], rows[1]]);
-                blend(&mut all, &values.map(to), mask);
-                let halves = bytemuck::cast::<[u64; LANES], [Row; 2]>(all);
-                rows[0] = halves[0];
-                rows[1] = halves[1];
-            }
-
-            #[inline(always)]
-            fn to_bits64(self) -> u64 {
-                let to: fn($type) -> u64 = $to;
-                to(self)
-            }
-
-            #[inline(always)]
-            fn from_bits64(bits: u64) -> Self {
-                let from: fn(u64) -> $type = $from;
-                from(bits)
-            }
-        }
-    };
-}
-
-value64!(u64, |value| value, |bits| bits);
-value64!(i64, |value| value as u64, |bits| bits as i64);
-value64!(f64, f64::to_bits, f64::from_bits);
+value!(u32, u32, 1, |value: u32| value, |bits: u32| bits);
+value!(i32, u32, 1, |value: i32| value as u32, |bits: u32| bits
+    as i32);
+value!(f32, u32, 1, f32::to_bits, f32::from_bits);
+value!(u16, u32, 1, u32::from, |bits: u32| bits as u16);
+value!(
+    i16,
+    u32,
+    1,
+    |value: i16| u32::from(value as u16),
+    |bits: u32| bits as i16
+);
+value!(u8, u32, 1, u32::from, |bits: u32| bits as u8);
+value!(
+    i8,
+    u32,
+    1,
+    |value: i8| u32::from(value as u8),
+    |bits: u32| bits as i8
+);
+value!(u64, u64, 2, |value: u64| value, |bits: u64| bits);
+value!(i64, u64, 2, |value: i64| value as u64, |bits: u64| bits
+    as i64);
+value!(f64, u64, 2, f64::to_bits, f64::from_bits);
 
 impl Value for u128 {
     const ROWS: usize = 4;
 
+    #[inline(always)]
     fn load(rows: &[Row]) -> [Self; LANES] {
-        bytemuck::cast([rows[0], rows[1], rows[2], rows[3]])
+        *wide(rows)
     }
 
+    #[inline(always)]
     fn store(rows: &mut [Row], values: &[Self; LANES], mask: u32) {
-        let mut all = Self::load(rows);
-        blend(&mut all, values, mask);
-        rows[..4].copy_from_slice(&bytemuck::cast::<[u128; LANES], [Row; 4]>(all));
+        blend(wide_mut(rows), values, mask);
     }
 
     fn to_bits64(self) -> u64 {

@@ -43,7 +43,7 @@ pub struct Allocation {
     read_only: bool,
     freed: AtomicBool,
     /// One bit a byte, set when written; empty when nothing asks.
-    written: Vec<AtomicU64>,
+    written: Box<[AtomicU64]>,
 }
 
 // SAFETY: the bytes are only touched through relaxed atomics (or, for exclusive host copies, through
@@ -103,6 +103,7 @@ macro_rules! typed {
 impl Allocation {
     fn new(base: u64, bytes: u64, owner: Owner, read_only: bool, track: bool) -> Option<Self> {
         let layout = Layout::from_size_align(bytes.max(1) as usize, GUARD_BYTES as usize).ok()?;
+        let written = shadow(bytes, track)?;
         // SAFETY: the layout's size is not zero.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Self {
@@ -113,7 +114,7 @@ impl Allocation {
             owner,
             read_only,
             freed: AtomicBool::new(false),
-            written: shadow(bytes, track),
+            written,
         })
     }
 
@@ -300,9 +301,20 @@ fn bytes_to_word(start: *mut u8) -> usize {
     (start as usize).wrapping_neg() % 8
 }
 
-fn shadow(bytes: u64, track: bool) -> Vec<AtomicU64> {
+/// One bit a byte, none set. The pages of it that nobody touches cost nothing, as those of the
+/// allocation do not.
+fn shadow(bytes: u64, track: bool) -> Option<Box<[AtomicU64]>> {
     let words = if track { bytes.div_ceil(64) } else { 0 };
-    (0..words).map(|_| AtomicU64::new(0)).collect()
+    let words = usize::try_from(words).ok()?;
+    if words == 0 {
+        return Some(Box::default());
+    }
+    let layout = Layout::array::<AtomicU64>(words).ok()?;
+    // SAFETY: the layout's size is not zero.
+    let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+    let slice = std::ptr::slice_from_raw_parts_mut(data.as_ptr().cast::<AtomicU64>(), words);
+    // SAFETY: `alloc_zeroed` gave it with the layout of this slice, and zeros are `AtomicU64`s.
+    Some(unsafe { Box::from_raw(slice) })
 }
 
 /// Why an address cannot be used.
@@ -541,7 +553,7 @@ impl Memory {
                 read_only: false,
                 freed: AtomicBool::new(false),
                 // What the host wrote is unknown here: all of it counts as written.
-                written: Vec::new(),
+                written: Box::default(),
             })
         })
     }

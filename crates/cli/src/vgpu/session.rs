@@ -181,7 +181,7 @@ impl Session<'_> {
         let function = find_entry(group, &module).map_err(&usage)?;
         let params = self.params(group, &function).map_err(&usage)?;
         // A program asks before it takes more than 48 KiB, or large clusters. What the device has not
-        // got is refused here and again by the launch, which reports it.
+        // got is refused here, and again by the launch, which reports it.
         let _ = function.set_max_dynamic_shared(group.shared);
         let _ = function.allow_non_portable_cluster(true);
         let config = LaunchConfig {

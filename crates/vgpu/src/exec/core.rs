@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulp::Arch;
 
 use crate::counters::Counters;
-use crate::lane::{LANES, Value};
+use crate::lane::{LANES, Value, each};
 use crate::machine::{Block, Checks, Cluster, Grid, Launches, Trace, Wait, Warp};
 use crate::memory::Table;
 use crate::program::{Address, Dst, Inst, Pred, PredDst, Program, Special, Src};
@@ -110,11 +110,11 @@ impl Core<'_> {
             T::store(rows, values, mask);
         } else {
             match dst.rows {
-                1 => u32::store(rows, &values.map(|value| value.to_bits64() as u32), mask),
-                2 => u64::store(rows, &values.map(Value::to_bits64), mask),
+                1 => u32::store(rows, &each(values, |value| value.to_bits64() as u32), mask),
+                2 => u64::store(rows, &each(values, Value::to_bits64), mask),
                 _ => u128::store(
                     rows,
-                    &values.map(|value| u128::from(value.to_bits64())),
+                    &each(values, |value| u128::from(value.to_bits64())),
                     mask,
                 ),
             }
@@ -165,11 +165,11 @@ impl Core<'_> {
     #[inline(always)]
     pub fn addresses(&self, address: &Address) -> [u64; LANES] {
         if address.base.rows == 2 {
-            self.get::<u64>(address.base)
-                .map(|base| base.wrapping_add_signed(address.offset))
+            each(&self.get::<u64>(address.base), |base| base.wrapping_add_signed(address.offset))
         } else {
-            self.get::<u32>(address.base)
-                .map(|base| u64::from(base.wrapping_add(address.offset as u32)))
+            each(&self.get::<u32>(address.base), |base| {
+                u64::from(base.wrapping_add(address.offset as u32))
+            })
         }
     }
 
@@ -239,11 +239,12 @@ impl Core<'_> {
     }
 }
 
+#[inline(always)]
 fn convert<T: Value>(rows: &[crate::lane::Row], have: u8) -> [T; LANES] {
     match have {
-        1 => u32::load(rows).map(|bits| T::from_bits64(u64::from(bits))),
-        2 => u64::load(rows).map(T::from_bits64),
-        _ => u128::load(rows).map(|bits| T::from_bits64(bits as u64)),
+        1 => each(&u32::load(rows), |bits| T::from_bits64(u64::from(bits))),
+        2 => each(&u64::load(rows), T::from_bits64),
+        _ => each(&u128::load(rows), |bits| T::from_bits64(bits as u64)),
     }
 }
 

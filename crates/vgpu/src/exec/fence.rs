@@ -2,7 +2,7 @@
 //!
 //! Memory here is sequentially consistent; a fence exists for the race detector. One-sided fences
 //! (`.acquire`, `.release`) count as both sides, and `fence.mbarrier_init` as a fence of the cluster
-//! for everything: less is reported than could be, never more.
+//! and between the proxies for everything: less is reported than could be, never more.
 
 use super::memory::scope;
 use super::{Core, Flow, Handler};
@@ -25,7 +25,8 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
             b.take();
             b.expect("release")?;
             b.expect("cluster")?;
-            Ok(ordinary(b, Scope::Cluster, FenceKind::AcqRel))
+            // It is for the copy engine as much as for the threads of other blocks.
+            Ok(between_proxies(Some(Scope::Cluster)))
         }
         _ => {
             let kind = match b.accept_any(&["sc", "acq_rel", "acquire", "release"]) {

@@ -19,9 +19,7 @@ pub(super) fn floats(bits: &[u32; LANES], element: Element, mut to: impl FnMut(&
     let bytes: &[u8; 4 * LANES] = bytemuck::cast_ref(bits);
     match element {
         Element::F16 => to(&halves.map(|half| f16_to_f32(u16::from_le(half)))),
-        Element::Bf16 => {
-            to(&halves.map(|half| f32::from_bits(u32::from(u16::from_le(half)) << 16)));
-        }
+        Element::Bf16 => to(&halves.map(|half| bf16_to_f32(u16::from_le(half)))),
         Element::E4m3 | Element::E5m2 => to(&bytes.map(|byte| fp8_to_f32(element, byte))),
         _ => to(&bits.map(tf32)),
     }
@@ -45,6 +43,11 @@ pub(super) fn integers(bits: &[u32; LANES], element: Element, mut to: impl FnMut
 #[inline(always)]
 pub(super) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(F16::widen(bits))
+}
+
+#[inline(always)]
+pub(super) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The f16 nearest to `value`, as an f32.

@@ -152,112 +152,129 @@ fn float<const K: usize>(core: &mut Core<'_>, what: &Multiply) {
     const M: usize = 16;
     let [first, second] = [what.form.a(), what.form.b()];
     let narrow = what.form.d() == Element::F16;
-    core.arch.dispatch(|| {
-        let mut a = [[0.0; K]; M];
-        for (register, src) in what.left.iter().enumerate() {
-            floats(&core.get(*src), first, |values| {
-                put_rows(&mut a, register, values)
-            });
-        }
-        let mut b = [[0.0; N]; K];
-        for (register, src) in what.right.iter().enumerate() {
-            floats(&core.get(*src), second, |values| {
-                put_columns(&mut b, register, values)
-            });
-        }
-        let mut d = [0.0; M * N];
-        for pair in 0..2 {
-            let [low, high] = if narrow {
-                split_f16(&core.get(what.added[pair]))
-            } else {
-                [
-                    core.get(what.added[2 * pair]),
-                    core.get(what.added[2 * pair + 1]),
-                ]
-            };
-            put_pair(&mut d, N, 2, pair, [&low, &high]);
-        }
-        let size = Size { m: M, n: N, k: K };
-        // The slices have the sizes of the form, so the product cannot refuse them.
-        let done = if narrow {
-            mma_f16(size, a.as_flattened(), b.as_flattened(), &mut d)
-        } else {
-            mma_f32(size, a.as_flattened(), b.as_flattened(), &mut d)
-        };
-        debug_assert!(done.is_ok());
-        for pair in 0..2 {
-            let values = take_pair(&d, N, 2, pair);
-            if narrow {
-                core.set(what.dst[pair], &join_f16(&values), u32::MAX);
-            } else {
-                core.set(what.dst[2 * pair], &values[0], u32::MAX);
-                core.set(what.dst[2 * pair + 1], &values[1], u32::MAX);
+    core.arch.dispatch(
+        #[inline(always)]
+        || {
+            let mut a = [[0.0; K]; M];
+            for (register, src) in what.left.iter().enumerate() {
+                floats(
+                    &core.get(*src),
+                    first,
+                    |values| put_rows(&mut a, register, values),
+                );
             }
-        }
-    });
+            let mut b = [[0.0; N]; K];
+            for (register, src) in what.right.iter().enumerate() {
+                floats(
+                    &core.get(*src),
+                    second,
+                    |values| put_columns(&mut b, register, values),
+                );
+            }
+            let mut d = [0.0; M * N];
+            for pair in 0..2 {
+                let [low, high] = if narrow {
+                    split_f16(&core.get(what.added[pair]))
+                } else {
+                    [
+                        core.get(what.added[2 * pair]),
+                        core.get(what.added[2 * pair + 1]),
+                    ]
+                };
+                put_pair(&mut d, N, 2, pair, [&low, &high]);
+            }
+            let size = Size { m: M, n: N, k: K };
+            // The slices have the sizes of the form, so the product cannot refuse them.
+            let done = if narrow {
+                mma_f16(size, a.as_flattened(), b.as_flattened(), &mut d)
+            } else {
+                mma_f32(size, a.as_flattened(), b.as_flattened(), &mut d)
+            };
+            debug_assert!(done.is_ok());
+            for pair in 0..2 {
+                let values = take_pair(&d, N, 2, pair);
+                if narrow {
+                    core.set(what.dst[pair], &join_f16(&values), u32::MAX);
+                } else {
+                    core.set(what.dst[2 * pair], &values[0], u32::MAX);
+                    core.set(what.dst[2 * pair + 1], &values[1], u32::MAX);
+                }
+            }
+        },
+    );
 }
 
 fn integer<const M: usize, const K: usize>(core: &mut Core<'_>, what: &Multiply) {
     let [first, second] = [what.form.a(), what.form.b()];
-    core.arch.dispatch(|| {
-        let mut a = [[0; K]; M];
-        for (register, src) in what.left.iter().enumerate() {
-            integers(&core.get(*src), first, |values| {
-                put_rows(&mut a, register, values)
-            });
-        }
-        let mut b = [[0; N]; K];
-        for (register, src) in what.right.iter().enumerate() {
-            integers(&core.get(*src), second, |values| {
-                put_columns(&mut b, register, values)
-            });
-        }
-        let mut d = [[0; N]; M];
-        let d = d.as_flattened_mut();
-        for pair in 0..M / 8 {
-            let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
-            put_pair(d, N, M / 8, pair, [&low, &high]);
-        }
-        let size = Size { m: M, n: N, k: K };
-        let done = if what.satfinite {
-            mma_s32_satfinite(size, a.as_flattened(), b.as_flattened(), d)
-        } else {
-            mma_s32(size, a.as_flattened(), b.as_flattened(), d)
-        };
-        debug_assert!(done.is_ok());
-        for pair in 0..M / 8 {
-            let [low, high] = take_pair::<i32>(d, N, M / 8, pair);
-            core.set(what.dst[2 * pair], &low, u32::MAX);
-            core.set(what.dst[2 * pair + 1], &high, u32::MAX);
-        }
-    });
+    core.arch.dispatch(
+        #[inline(always)]
+        || {
+            let mut a = [[0; K]; M];
+            for (register, src) in what.left.iter().enumerate() {
+                integers(
+                    &core.get(*src),
+                    first,
+                    |values| put_rows(&mut a, register, values),
+                );
+            }
+            let mut b = [[0; N]; K];
+            for (register, src) in what.right.iter().enumerate() {
+                integers(
+                    &core.get(*src),
+                    second,
+                    |values| put_columns(&mut b, register, values),
+                );
+            }
+            let mut d = [[0; N]; M];
+            let d = d.as_flattened_mut();
+            for pair in 0..M / 8 {
+                let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
+                put_pair(d, N, M / 8, pair, [&low, &high]);
+            }
+            let size = Size { m: M, n: N, k: K };
+            let done = if what.satfinite {
+                mma_s32_satfinite(size, a.as_flattened(), b.as_flattened(), d)
+            } else {
+                mma_s32(size, a.as_flattened(), b.as_flattened(), d)
+            };
+            debug_assert!(done.is_ok());
+            for pair in 0..M / 8 {
+                let [low, high] = take_pair::<i32>(d, N, M / 8, pair);
+                core.set(what.dst[2 * pair], &low, u32::MAX);
+                core.set(what.dst[2 * pair + 1], &high, u32::MAX);
+            }
+        },
+    );
 }
 
 fn double<const M: usize, const K: usize>(core: &mut Core<'_>, what: &Multiply) {
-    core.arch.dispatch(|| {
-        let mut a = [[0.0; K]; M];
-        for (register, src) in what.left.iter().enumerate() {
-            put_rows(&mut a, register, &core.get::<f64>(*src));
-        }
-        let mut b = [[0.0; N]; K];
-        for (register, src) in what.right.iter().enumerate() {
-            put_columns(&mut b, register, &core.get::<f64>(*src));
-        }
-        let mut d = [[0.0; N]; M];
-        let d = d.as_flattened_mut();
-        for pair in 0..M / 8 {
-            let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
-            put_pair(d, N, M / 8, pair, [&low, &high]);
-        }
-        let size = Size { m: M, n: N, k: K };
-        let done = mma_f64(size, a.as_flattened(), b.as_flattened(), d, f64::mul_add);
-        debug_assert!(done.is_ok());
-        for pair in 0..M / 8 {
-            let [low, high] = take_pair::<f64>(d, N, M / 8, pair);
-            core.set(what.dst[2 * pair], &low, u32::MAX);
-            core.set(what.dst[2 * pair + 1], &high, u32::MAX);
-        }
-    });
+    core.arch.dispatch(
+        #[inline(always)]
+        || {
+            let mut a = [[0.0; K]; M];
+            for (register, src) in what.left.iter().enumerate() {
+                put_rows(&mut a, register, &core.get::<f64>(*src));
+            }
+            let mut b = [[0.0; N]; K];
+            for (register, src) in what.right.iter().enumerate() {
+                put_columns(&mut b, register, &core.get::<f64>(*src));
+            }
+            let mut d = [[0.0; N]; M];
+            let d = d.as_flattened_mut();
+            for pair in 0..M / 8 {
+                let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
+                put_pair(d, N, M / 8, pair, [&low, &high]);
+            }
+            let size = Size { m: M, n: N, k: K };
+            let done = mma_f64(size, a.as_flattened(), b.as_flattened(), d, f64::mul_add);
+            debug_assert!(done.is_ok());
+            for pair in 0..M / 8 {
+                let [low, high] = take_pair::<f64>(d, N, M / 8, pair);
+                core.set(what.dst[2 * pair], &low, u32::MAX);
+                core.set(what.dst[2 * pair + 1], &high, u32::MAX);
+            }
+        },
+    );
 }
 
 #[cfg(test)]

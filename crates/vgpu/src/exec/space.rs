@@ -156,7 +156,7 @@ impl Env<'_> {
     /// Checks `bytes` bytes of the shared memory of the block with `rank`.
     ///
     /// # Errors
-    /// Out of bounds: the rank's or the block's.
+    /// Out of bounds: the rank's or the block's. The block has ended.
     pub fn shared_range(&self, rank: usize, offset: u64, bytes: u64) -> Result<(), Problem> {
         let Some(block) = self.cluster.blocks.get(rank) else {
             let address = (rank as u64 + 1) << CLUSTER_SHIFT | offset;
@@ -174,6 +174,14 @@ impl Env<'_> {
             };
             return Err(Problem::new(Kind::OutOfBounds, message));
         };
+        if block.live_threads == 0 {
+            let [x, y, z] = block.index;
+            let message = format!(
+                "all threads of block ({x},{y},{z}), of rank {rank}, have exited, and its shared \
+                 memory went with them: a cluster barrier before the end is missing"
+            );
+            return Err(Problem::new(Kind::UseAfterFree, message));
+        }
         if block.shared.holds(offset, bytes) {
             return Ok(());
         }

@@ -209,7 +209,7 @@ fn grid_barrier(run: &Run<'_>, p: &Ring) -> Result<(), Failure> {
         };
         let stream = run.stream_on(device)?;
         run.launch_on(stream, "grid_barrier_stencil", &config, &params)?;
-        let result = if p.steps % 2 == 0 { a } else { b };
+        let result = if p.steps.is_multiple_of(2) { a } else { b };
         rings.push((stream, values, result, arrivals));
     }
     for (stream, values, result, arrivals) in rings {

@@ -3,9 +3,7 @@
 
 use bytemuck::Zeroable;
 use half::bf16;
-use tollgate_vgpu::host::{
-    Interleave, L2Promotion, LaunchConfig, OobFill, TensorElement, encode_tiled,
-};
+use tollgate_vgpu::host::{Interleave, L2Promotion, OobFill, TensorElement, encode_tiled};
 use tollgate_vgpu::layout::swizzle::Swizzle;
 
 use super::references::{self, Product, WeightLayout};
@@ -178,8 +176,7 @@ fn gemm_nt(run: &Run<'_>, entry: &str, b_box_rows: u32, p: &Gemm) -> Result<(), 
         .len(p.m)
         .len(p.n)
         .len(p.k);
-    let config: LaunchConfig = launch(p.grid, 384, 163_904);
-    run.launch(entry, &config, &params)?;
+    run.launch(entry, &launch(p.grid, 384, 163_904), &params)?;
     let want = references::gemm_nt(&a, &b, p.n, p.k);
     check(run, &run.read::<bf16>(d, p.m * p.n)?, &want)
 }

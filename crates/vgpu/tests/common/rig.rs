@@ -239,7 +239,7 @@ impl Run<'_> {
         let number = self.launches.replace(self.launches.get() + 1);
         let config = LaunchConfig {
             seed: Some(Random::new(self.seed ^ number << 32).next()),
-            ..config.clone()
+            ..*config
         };
         Ok((self.rig.machine).launch(stream, &function, &config, params.as_bytes())?)
     }

@@ -1,5 +1,6 @@
 //! Boxes of tensors in and out by TMA.
 
+use tollgate_vgpu::host::TensorElement::{Bf16, F32, F64, S32, U8, U16, U32, U64};
 use tollgate_vgpu::host::{Interleave, L2Promotion, OobFill, TensorElement, encode_tiled};
 use tollgate_vgpu::layout::swizzle::Swizzle;
 
@@ -18,8 +19,6 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("tma_reduce_add_2d", file, SUMS, reduce_add),
     ]
 }
-
-use TensorElement::{Bf16, F32, F64, S32, U8, U16, U32, U64};
 
 /// Innermost dimension first.
 struct Tensor {

@@ -9,7 +9,7 @@ use super::group::Half;
 use crate::lane::LANES;
 use crate::program::Address;
 use crate::ptx::ast::Space;
-use crate::race::{AgentId, Scope, ScopedClock};
+use crate::race::{self, AgentId, Proxy, RangeAccess, Scope, ScopedClock};
 use crate::report::Kind;
 
 /// What the addresses and sizes of bulk copies are multiples of.
@@ -135,6 +135,7 @@ impl Core<'_> {
         if let Some(agent) = agent {
             route.announce_reads(&mut self.env, plan, agent, origin.pc);
             route.announce_writes(&mut self.env, plan, agent, origin.pc, update);
+            announce_barrier(&mut self.env, barrier.place, agent, origin.pc);
         }
         let plan = Arc::clone(plan);
         self.env.cluster.defer(Box::new(move |env| {
@@ -191,6 +192,23 @@ impl Core<'_> {
     fn spawn(&mut self, lane: usize) -> Option<AgentId> {
         let race = self.env.race.as_deref_mut()?;
         Some(race.spawn(self.warp.race?, 1 << lane, self.pc))
+    }
+}
+
+/// Tells the race detector that `agent` needs the mbarrier to be there.
+fn announce_barrier(env: &mut Env<'_>, place: mbarrier::Place, agent: AgentId, pc: u32) {
+    let range = RangeAccess {
+        space: race::Space::Shared(env.cluster.blocks[place.rank].uid),
+        kind: race::Kind::Read,
+        proxy: Proxy::Async,
+        address: place.offset.into(),
+        bytes: 8,
+        inst: pc,
+    };
+    if let Some(race) = &mut env.race
+        && let Some(conflict) = race.agent_access(agent, &range)
+    {
+        env.note_conflict(conflict);
     }
 }
 

@@ -64,7 +64,7 @@ fn kernel(form: MmaForm, satfinite: &str) -> String {
         _ => "b32",
     };
     let mut text = String::from(
-        ".version 8.4\n.target sm_90a\n.address_size 64\n\
+        ".version 8.7\n.target sm_90a\n.address_size 64\n\
          .visible .entry k(.param .u64 in, .param .u64 out)\n{\n\
          .reg .b64 %rd<5>;\n.reg .b32 %l;\nld.param.u64 %rd1, [in];\nld.param.u64 %rd2, [out];\n\
          mov.u32 %l, %laneid;\n",

@@ -10,6 +10,9 @@ use crate::ptx::ast::{Space, Type};
 use crate::race::{Access, Kind as AccessKind, Order, Proxy, Scope, Space as RaceSpace};
 use crate::report::Kind;
 
+/// Of how many waits in vain one gives up instead of being suspended.
+const IMPATIENCE: u64 = 8;
+
 pub(in crate::exec) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
     b.class = Class::Barrier;
     match b.take() {
@@ -124,6 +127,9 @@ fn each(
 }
 
 /// Tells the race detector that lanes touched an object.
+///
+/// Its beginning and its end are plain writes, and everything between only reads: operations on an
+/// object go together whatever their proxy, but all of them need to see that it is there.
 fn track(core: &mut Core<'_>, place: Place, group: u32, kind: AccessKind, order: Order) {
     if core.env.race.is_none() {
         return;
@@ -223,7 +229,7 @@ fn transactions(b: &mut Builder<'_, '_>, expects: bool) -> Result<Handler, LoadE
     Ok(Box::new(move |core, exec| {
         let bytes = core.get::<u32>(bytes);
         each(core, exec, (space, &address), |core, place, group| {
-            track(core, place, group, AccessKind::Rmw, Order::Relaxed);
+            track(core, place, group, AccessKind::Read, Order::Relaxed);
             for lane in lanes(group) {
                 let mut change = Change::default();
                 *(if expects {
@@ -268,7 +274,7 @@ fn arrive(b: &mut Builder<'_, '_>, drop: bool) -> Result<Handler, LoadError> {
         let numbers = operand.map_or([1; LANES], |operand| core.get::<u32>(operand));
         let mut states = [0_u64; LANES];
         each(core, exec, (space, &address), |core, place, group| {
-            track(core, place, group, AccessKind::Rmw, Order::Relaxed);
+            track(core, place, group, AccessKind::Read, Order::Relaxed);
             let origin = Origin::of(core, first(group));
             find(&mut core.env, place, origin)?;
             if ordering.orders
@@ -332,7 +338,7 @@ fn wait(b: &mut Builder<'_, '_>, suspends: bool) -> Result<Handler, LoadError> {
     let phase = b.src(if parity { Type::B32 } else { Type::B64 })?;
     b.must_be_defined(phase);
     if suspends && b.operands_left() > 0 {
-        // How long to wait at most is a hint; here a wait ends when nothing else can run.
+        // How long to wait at most is a hint; here chance decides, or that nothing else can run.
         b.src(Type::U32)?;
     }
     let call = Waiting {
@@ -388,7 +394,7 @@ impl Waiting {
                 Ok(())
             },
         )?;
-        if self.suspends && passed == 0 && gave_up == 0 {
+        if self.suspends && passed == 0 && gave_up == 0 && !(parked == 0 && impatient(core)) {
             return Ok(Flow::Retry(park(core, exec, open)));
         }
         core.set_pred(self.done, passed, exec);
@@ -419,6 +425,12 @@ impl Waiting {
         }
         behind != 0
     }
+}
+
+/// Whether the hardware's time limit ends this wait at once. It may at any time, and who does not look
+/// at the result of a wait is found only when that happens.
+fn impatient(core: &mut Core<'_>) -> bool {
+    core.env.cluster.rng.below(IMPATIENCE) == 0
 }
 
 /// Lanes wait until a phase of one of these objects is over, or until the hardware would give up.

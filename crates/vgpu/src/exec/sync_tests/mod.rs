@@ -15,7 +15,7 @@ use crate::report::{Kind, Report};
 /// the number of its warp in `%w`, and has registers to play with: `%r`, `%d` (64 bits), `%p`.
 pub(super) fn kernel(body: &str) -> String {
     format!(
-        ".version 8.5
+        ".version 9.0
 .target sm_90a
 .address_size 64
 .visible .entry k(.param .u64 out)

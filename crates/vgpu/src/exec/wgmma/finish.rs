@@ -58,8 +58,10 @@ fn complete(env: &mut Env<'_>, rank: usize, group: usize, until: u64) {
     let operations = state.queue.iter_mut().take(count);
     for operation in operations.filter(|operation| !operation.executed) {
         operation.executed = true;
-        env.arch
-            .dispatch(|| product(operation, &mut state.tiles, &block.shared));
+        env.arch.dispatch(
+            #[inline(always)]
+            || product(operation, &mut state.tiles, &block.shared),
+        );
         operation.left = Default::default();
         if let Some(race) = &mut env.race {
             for agent in operation.agents.iter_mut().filter_map(Option::take) {

@@ -1,7 +1,7 @@
 //! The matrices of a `wgmma` as dense arrays: out of registers, out of shared memory.
 
 use super::super::fragments::{
-    f16_to_f32, floats, fp8_to_f32, integers, join_f16, put_pair, put_rows, split_f16, take_pair,
+    bf16_to_f32, f16_to_f32, floats, fp8_to_f32, integers, join_f16, put_pair, put_rows, split_f16, take_pair,
 };
 use super::super::{Core, Fault};
 use super::{Form, ROWS};
@@ -30,22 +30,29 @@ impl Dense {
         }
     }
 
+    #[inline(always)]
     fn rows<const K: usize>(core: &Core<'_>, what: &Form, registers: &[Src]) -> Self {
         let element = what.form.a();
         if element.is_small_int() {
             let mut tile = [[0; K]; ROWS];
             for (register, src) in registers.iter().enumerate() {
-                integers(&core.get(*src), element, |values| {
-                    put_rows(&mut tile, register, values);
-                });
+                integers(
+                    &core.get(*src),
+                    element, |values| {
+                        put_rows(&mut tile, register, values);
+                    },
+                );
             }
             return Self::Integer(tile.as_flattened().to_vec());
         }
         let mut tile = [[0.0; K]; ROWS];
         for (register, src) in registers.iter().enumerate() {
-            floats(&core.get(*src), element, |values| {
-                put_rows(&mut tile, register, values);
-            });
+            floats(
+                &core.get(*src),
+                element, |values| {
+                    put_rows(&mut tile, register, values);
+                },
+            );
         }
         let mut values = tile.as_flattened().to_vec();
         if what.negate[0] {
@@ -118,16 +125,9 @@ impl Dense {
         let element = [what.form.a(), what.form.b()][side];
         let walk = Walk::new(what, chunks, side, shared);
         let sign = if what.negate[side] { -1.0 } else { 1.0 };
-        let halves = |bytes: &[u8; CHUNK], widen: fn(u16) -> f32| -> [f32; 8] {
-            std::array::from_fn(|i| {
-                sign * widen(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
-            })
-        };
         match element {
-            Element::F16 => Self::Float(walk.collect(|bytes| halves(bytes, f16_to_f32))),
-            Element::Bf16 => Self::Float(
-                walk.collect(|bytes| halves(bytes, |bits| f32::from_bits(u32::from(bits) << 16))),
-            ),
+            Element::F16 => Self::Float(walk.collect(|bytes| halves(bytes, sign, f16_to_f32))),
+            Element::Bf16 => Self::Float(walk.collect(|bytes| halves(bytes, sign, bf16_to_f32))),
             Element::Tf32 => Self::Float(walk.collect(|bytes| {
                 let words: [[u8; 4]; 4] = bytemuck::cast(*bytes);
                 words.map(|word| sign * tf32(u32::from_le_bytes(word)))
@@ -137,6 +137,11 @@ impl Dense {
             fp8 => Self::Float(walk.collect(|bytes| bytes.map(|b| sign * fp8_to_f32(fp8, b)))),
         }
     }
+}
+
+#[inline(always)]
+fn halves(bytes: &[u8; CHUNK], sign: f32, widen: impl Fn(u16) -> f32) -> [f32; 8] {
+    std::array::from_fn(|i| sign * widen(u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]])))
 }
 
 /// Goes through the chunks of an operand.

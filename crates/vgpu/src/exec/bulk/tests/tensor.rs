@@ -301,7 +301,7 @@ fn maps_and_boxes_that_the_hardware_refuses() {
             "multiple of 128",
         ),
         (
-            fault(&body.replace("[%map,", "[%map+8,"), map),
+            fault(&format!("add.s64 %map, %map, 8;\n{body}"), map),
             Kind::Misaligned,
             "tensor map address",
         ),

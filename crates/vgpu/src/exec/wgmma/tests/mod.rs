@@ -134,7 +134,7 @@ impl Case {
             format!("{{{}}}", names.join(", "))
         };
         let mut text = format!(
-            ".version 8.0\n.target sm_90a\n.address_size 64\n\
+            ".version 8.4\n.target sm_90a\n.address_size 64\n\
              .visible .entry k(.param .u64 image, .param .u64 acc, .param .u64 left, \
              .param .u64 out, .param .u64 da, .param .u64 db)\n{{\n\
              .shared .align 1024 .b8 tile[{SHARED_BYTES}];\n\
