@@ -1,8 +1,8 @@
 //! What lies between C and the rest of the crate: panics stop here, pointers become values here.
 //!
-//! The pointer types below are made by C only: they are parameters of exported functions. That their
-//! pointers are null, or good for what the CUDA documentation says about the parameter, is the one
-//! thing that the caller of a C function vouches for and that nobody here can check.
+//! The pointer types below are made by C only: they are parameters of exported functions. That
+//! their pointers are null, or good for what the CUDA documentation says about the parameter, is
+//! the one thing that the caller of a C function vouches for and that nobody here can check.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -14,7 +14,8 @@ use crate::abi::CuResult;
 use crate::failure::{Failure, Outcome, code};
 
 thread_local! {
-    /// Whether the null stream means the thread's own one: in functions that end in `_ptsz`, `_ptds`.
+    /// Whether the null stream means the thread's own one: in functions that end in `_ptsz`,
+    /// `_ptds`.
     static PER_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -298,7 +299,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Stores `text` with a NUL at its end, cut to `capacity` bytes with it. Returns the bytes used.
+    /// Stores `text` with a NUL at its end, cut to `capacity` bytes with it. Returns the bytes
+    /// used.
     pub fn set_text(self, text: &str, capacity: usize) -> Outcome<usize> {
         if capacity == 0 {
             return Err(Failure::quiet(code::INVALID_VALUE));

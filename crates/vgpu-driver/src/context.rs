@@ -1,7 +1,7 @@
 //! Contexts: which are current in a thread, and what ends with them.
 //!
-//! A device of the machine has one address space, so contexts of one device share it, and its default
-//! stream. A context keeps track of what was made in it, and takes it along when it ends.
+//! A device of the machine has one address space, so contexts of one device share it, and its
+//! default stream. A context keeps track of what was made in it, and takes it along when it ends.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

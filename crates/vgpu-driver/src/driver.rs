@@ -77,7 +77,8 @@ pub(crate) fn initialise() -> Outcome {
             say(&format!("cuInit: {why}"));
             Failure::quiet(code::INVALID_VALUE)
         })?;
-        // SAFETY: the handler is a function of this library, which is never unloaded (`-z nodelete`).
+        // SAFETY: the handler is a function of this library, which is never unloaded (`-z
+        // nodelete`).
         if unsafe { libc::atexit(at_exit) } != 0 {
             say("cuInit: no exit handler can be set: counters and leaks will not be written");
         }

@@ -137,8 +137,8 @@ fn in_fatbin(bytes: &[u8]) -> Outcome<String> {
     Err(Failure::new(
         code::NO_BINARY_FOR_GPU,
         if compressed {
-            "the fatbin's PTX is compressed, which is not modelled: build with `nvcc --no-compress`, \
-             or load PTX text"
+            "the fatbin's PTX is compressed, which is not modelled: build with `nvcc \
+             --no-compress`, or load PTX text"
         } else if machine_code {
             "a cubin cannot run on the virtual GPU: the fatbin holds machine code only; build it \
              with PTX (`-gencode arch=compute_90a,code=compute_90a`)"

@@ -53,8 +53,8 @@ impl Logs {
         })
     }
 
-    /// Fills the logs: nothing to tell when the load went well, else why it did not. Words that no log
-    /// takes stay in the failure, and go to stderr.
+    /// Fills the logs: nothing to tell when the load went well, else why it did not. Words that no
+    /// log takes stay in the failure, and go to stderr.
     pub fn fill<T>(&self, result: Outcome<T>) -> Outcome<T> {
         self.write(self.info, "")?;
         match result {

@@ -1,84 +1,15 @@
 //! The library as a program sees it that loads it at run time, in this process and with the default
 //! environment: handles and pointers that are wrong, contexts, modules and their logs.
 
+#[macro_use]
+mod loaded;
 mod common;
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::OnceLock;
 
-use libloading::os::unix::{Library, Symbol};
-
-type Result = c_uint;
-
-/// The library, loaded once and initialised.
-fn cuda() -> &'static Library {
-    static CUDA: OnceLock<Library> = OnceLock::new();
-    CUDA.get_or_init(|| {
-        // SAFETY: the library's initialisers do nothing but what Rust's runtime needs.
-        let library = unsafe { Library::new(common::library()) }.unwrap();
-        // SAFETY: the type is that of cuInit.
-        let init: Symbol<unsafe extern "C" fn(c_uint) -> Result> =
-            unsafe { library.get(b"cuInit\0") }.unwrap();
-        // SAFETY: cuInit takes any number.
-        unsafe {
-            assert_eq!(init(1), 1, "flags must be zero");
-            assert_eq!(init(0), 0);
-        }
-        library
-    })
-}
-
-/// Calls an exported function; its type is that of the arguments, which must be the declared ones.
-macro_rules! call {
-    ($name:ident($($argument:expr => $type:ty),* $(,)?)) => {{
-        let name = concat!(stringify!($name), "\0").as_bytes();
-        // SAFETY: the types are those that the CUDA documentation declares for the function.
-        let function: Symbol<unsafe extern "C" fn($($type),*) -> Result> =
-            unsafe { cuda().get(name) }.unwrap();
-        // SAFETY: pointers are null or good for what the function does with them.
-        unsafe { function($($argument),*) }
-    }};
-}
-
-/// Retains the primary context of device 0 and makes it current in this thread.
-fn context() -> usize {
-    let mut context = 0_usize;
-    assert_eq!(
-        call!(cuDevicePrimaryCtxRetain(&mut context => *mut usize, 0 => c_int)),
-        0
-    );
-    assert_eq!(call!(cuCtxSetCurrent(context => usize)), 0);
-    context
-}
-
-fn module() -> usize {
-    let text = CString::new(std::fs::read(common::kernels()).unwrap()).unwrap();
-    let mut module = 0_usize;
-    assert_eq!(
-        call!(cuModuleLoadData(&mut module => *mut usize, text.as_ptr() => *const c_char)),
-        0
-    );
-    module
-}
-
-fn function(module: usize, name: &CStr) -> usize {
-    let mut function = 0_usize;
-    let code = call!(cuModuleGetFunction(
-        &mut function => *mut usize, module => usize, name.as_ptr() => *const c_char
-    ));
-    assert_eq!(code, 0, "{name:?}");
-    function
-}
-
-fn alloc(bytes: usize) -> u64 {
-    let mut address = 0;
-    assert_eq!(
-        call!(cuMemAlloc_v2(&mut address => *mut u64, bytes => usize)),
-        0
-    );
-    address
-}
+use libloading::os::unix::Symbol;
+use loaded::{Result, alloc, context, cuda, function, module};
 
 #[test]
 fn the_device_says_what_it_is() {
@@ -124,7 +55,8 @@ fn null_pointers_and_foreign_handles_are_errors() {
         assert_eq!(call!(cuGraphDestroy(handle => usize)), 400);
         let code = call!(cuLaunchKernel(
             handle => usize, 1 => c_uint, 1 => c_uint, 1 => c_uint, 1 => c_uint, 1 => c_uint,
-            1 => c_uint, 0 => c_uint, 0 => usize, null_mut() => *mut c_void, null_mut() => *mut c_void
+            1 => c_uint, 0 => c_uint, 0 => usize, null_mut() => *mut c_void,
+            null_mut() => *mut c_void
         ));
         assert_eq!(code, 400);
     }
@@ -183,10 +115,8 @@ fn errors_have_names() {
         0
     );
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { CStr::from_ptr(text) }.to_str(),
-        Ok("out of memory")
-    );
+    let words = unsafe { CStr::from_ptr(text) };
+    assert_eq!(words.to_str(), Ok("out of memory"));
     assert_eq!(
         call!(cuGetErrorName(12_345 => c_uint, &mut text => *mut *const c_char)),
         1
@@ -324,9 +254,9 @@ fn a_launch_reads_parameters_of_every_kind() {
     block[28] = 9;
     let mut bytes = block.len();
     let mut extra: [*mut c_void; 5] = [
-        1 as *mut c_void,
+        std::ptr::without_provenance_mut(1),
         block.as_mut_ptr().cast(),
-        2 as *mut c_void,
+        std::ptr::without_provenance_mut(2),
         (&raw mut bytes).cast(),
         null_mut(),
     ];
@@ -375,7 +305,7 @@ fn functions_tell_their_attributes_and_occupancy() {
     ));
     assert_eq!(code, 0);
     assert!(
-        grid >= 132 && block >= 32 && block <= 1024,
+        grid >= 132 && (32..=1024).contains(&block),
         "{grid} blocks of {block}"
     );
     let mut missing = 0_usize;

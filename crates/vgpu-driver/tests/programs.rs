@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 /// Builds the program in `programs/<name>` and returns what runs it.
 fn build(name: &str) -> PathBuf {
     let target = common::library().with_file_name("programs");
-    // What a linker looks for where CUDA is installed. The path stays the same, so that a second run
-    // has nothing to build.
+    // What a linker looks for where CUDA is installed. The path stays the same, so that a second
+    // run has nothing to build.
     let cuda = target.join(format!("cuda-for-{name}"));
     let library = cuda.join("lib64/libcuda.so");
     std::fs::create_dir_all(cuda.join("lib64")).unwrap();

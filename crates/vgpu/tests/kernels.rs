@@ -59,7 +59,7 @@ fn kernels_match_their_references_and_are_silent_for_a_hundred_seeds() {
         run_seeds(case, 0, first..first + 25)
     }));
     println!(
-        "{} kernels silent and right for {SEEDS} seeds in {:.1} s",
+        "{} cases silent and right for {SEEDS} seeds in {:.1} s",
         cases.len(),
         start.elapsed().as_secs_f64()
     );
@@ -75,7 +75,7 @@ fn kernels_match_their_references_at_the_edges_and_at_larger_sizes() {
     all_clean(spread(&sizes, |&(case, size)| {
         run_seeds(case, size, 0..SEEDS_OF_EDGES)
     }));
-    println!("{} kernels at {} more sizes", cases.len(), sizes.len());
+    println!("{} cases at {} more sizes", cases.len(), sizes.len());
 }
 
 #[test]

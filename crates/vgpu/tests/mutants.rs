@@ -101,7 +101,11 @@ fn judge(case: &Case, entry: &str, mutant: &Mutant) -> Result<u64, String> {
         }
     }
     let seen: Vec<String> = seen.values().map(Report::to_string).collect();
-    Err(format!("wanted {:?}; seen: {}", mutant.kind, seen.join("\n")))
+    Err(format!(
+        "wanted {:?}; seen: {}",
+        mutant.kind,
+        seen.join("\n")
+    ))
 }
 
 #[test]
@@ -132,7 +136,10 @@ fn every_mutant_is_reported_as_what_it_is() {
             Err(why) => alive.push(format!("{name}: {why}")),
         }
     }
-    let (total, kernels) = (mutants.len(), LISTS.iter().map(|list| list.len()).sum::<usize>());
+    let (total, kernels) = (
+        mutants.len(),
+        LISTS.iter().map(|list| list.len()).sum::<usize>(),
+    );
     say(format!(
         "mutants killed / total: {} / {total} (of {kernels} kernels, in {:.1} s)",
         total - alive.len(),

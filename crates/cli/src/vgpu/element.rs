@@ -159,10 +159,14 @@ impl Element {
             Self::S64 => (bits as i64).to_string(),
             Self::F16 => f16::from_bits(bits as u16).to_f32().to_string(),
             Self::Bf16 => bf16::from_bits(bits as u16).to_f32().to_string(),
-            Self::F32 => real(f64::from(f32::from_bits(bits as u32)), |v| {
-                (v as f32).to_string()
-            }),
-            Self::F64 => real(f64::from_bits(bits), |v| v.to_string()),
+            Self::F32 => match f32::from_bits(bits as u32) {
+                value if is_long(value.into()) => format!("{value:e}"),
+                value => value.to_string(),
+            },
+            Self::F64 => match f64::from_bits(bits) {
+                value if is_long(value) => format!("{value:e}"),
+                value => value.to_string(),
+            },
             Self::E4m3 => f32::from_bits(fp8::e4m3_to_f32(bits as u8)).to_string(),
             Self::E5m2 => f32::from_bits(fp8::e5m2_to_f32(bits as u8)).to_string(),
         }
@@ -178,14 +182,9 @@ impl Element {
     }
 }
 
-/// Scientific notation where plain digits would be very long.
-fn real(value: f64, plain: impl Fn(f64) -> String) -> String {
-    match value.abs() {
-        size if size != 0.0 && size.is_finite() && !(1e-6..1e16).contains(&size) => {
-            format!("{value:e}")
-        }
-        _ => plain(value),
-    }
+/// Whether plain digits of a value would be very many.
+fn is_long(value: f64) -> bool {
+    value != 0.0 && value.is_finite() && !(1e-6..1e16).contains(&value.abs())
 }
 
 /// A whole number, decimal or `0x…`, with a sign.
@@ -223,7 +222,7 @@ mod tests {
             let shown = element.show(bits);
             assert_eq!(element.value(&shown), Ok(bits), "{element:?} {shown}");
         }
-        assert_eq!(Element::F32.show(0x0000_0001), "1.401298464324817e-45");
+        assert_eq!(Element::F32.show(0x0000_0001), "1e-45");
         assert_eq!(Element::F32.show(f32::NAN.to_bits().into()), "NaN");
     }
 

@@ -167,7 +167,12 @@ fn traces(runs: &Runs<'_>) -> Vec<Value> {
 
 /// A number; null where JSON has none.
 fn value(element: Element, bits: u64) -> Value {
-    serde_json::from_str(&element.show(bits)).unwrap_or(Value::Null)
+    let text = element.show(bits);
+    match element.is_float() {
+        // Through text: 0.1 as f32 is to be 0.1, not the f64 nearest to it.
+        true => text.parse::<f64>().map_or(Value::Null, Value::from),
+        false => serde_json::from_str(&text).unwrap_or(Value::Null),
+    }
 }
 
 /// A record, its counters with the names of the classes and the bytes moved.
@@ -220,7 +225,8 @@ mod tests {
 
     #[test]
     fn values_are_numbers_or_null() {
-        assert_eq!(value(Element::F32, 1.5_f32.to_bits().into()), 1.5);
+        assert_eq!(value(Element::F32, 0.1_f32.to_bits().into()), 0.1);
+        assert_eq!(value(Element::F32, 2.0_f32.to_bits().into()), 2.0);
         assert_eq!(value(Element::U64, u64::MAX), u64::MAX);
         assert!(value(Element::F32, f32::NAN.to_bits().into()).is_null());
     }

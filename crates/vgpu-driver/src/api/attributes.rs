@@ -17,7 +17,7 @@ const L2: c_int = 50 << 20;
 pub(super) fn attribute(which: u32, device: u32, arch: &Arch) -> Option<c_int> {
     let clusters = c_int::from(arch.cluster_blocks > 0);
     Some(match which {
-        1 | 2 | 3 => THREADS_PER_BLOCK as c_int,
+        1..=3 => THREADS_PER_BLOCK as c_int,
         4 => 64,
         5..=7 => GRID[which as usize - 5],
         // Shared memory, constant memory.

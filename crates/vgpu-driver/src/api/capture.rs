@@ -28,8 +28,8 @@ exports! {
 }
 
 std::thread_local! {
-    /// The thread's capture mode, kept for those who ask. Calls that a capture forbids fail whatever
-    /// the mode, if they touch a device that captures.
+    /// The thread's capture mode, kept for those who ask. Calls that a capture forbids fail
+    /// whatever the mode, if they touch a device that captures.
     static MODE: std::cell::Cell<c_uint> = const { std::cell::Cell::new(0) };
 }
 

@@ -1,8 +1,8 @@
-//! Copies. Addresses are unified, so one function serves all directions: what matters is whether the
-//! machine knows the memory on either side, or whether it is pageable memory of the program.
+//! Copies. Addresses are unified, so one function serves all directions: what matters is whether
+//! the machine knows the memory on either side, or whether it is pageable memory of the program.
 //!
-//! A copy from pageable memory takes its bytes at once, a copy to it waits: the driver's documentation
-//! allows both for the asynchronous calls, and programs may rely on neither.
+//! A copy from pageable memory takes its bytes at once, a copy to it waits: the driver's
+//! documentation allows both for the asynchronous calls, and programs may rely on neither.
 
 use tollgate_vgpu::host::{Shape3d, Source, Target};
 use tollgate_vgpu::memory::DEVICE_BASE;
@@ -46,8 +46,8 @@ exports! {
         => copy_3d_async;
 }
 
-/// Whether the machine knows the memory at `address`, or must be asked why it does not: what lies in
-/// the devices' part of the address space is never pageable memory.
+/// Whether the machine knows the memory at `address`, or must be asked why it does not: what lies
+/// in the devices' part of the address space is never pageable memory.
 fn is_known(driver: &Driver, address: u64) -> bool {
     let devices = u64::from(driver.machine.device_count());
     let window = DEVICE_BASE..DEVICE_BASE * (devices + 1);

@@ -1,8 +1,8 @@
 //! Graphs, and what is launched of them.
 //!
-//! A program may add an edge between any two nodes at any time, so a graph is kept here as a list of
-//! what its nodes do and what comes before them, and put in order when it is instantiated. What was
-//! instantiated keeps its own copy of the list, so that single nodes of it can be changed.
+//! A program may add an edge between any two nodes at any time, so a graph is kept here as a list
+//! of what its nodes do and what comes before them, and put in order when it is instantiated. What
+//! was instantiated keeps its own copy of the list, so that single nodes of it can be changed.
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_uint};
@@ -187,8 +187,8 @@ pub(super) fn graph_of(driver: &Driver, node: CuNode) -> Outcome<Arc<GraphObject
         .get(driver.handles.get::<NodeObject>(node)?.graph)
 }
 
-/// Adds `entries` to `graph`, each after those it names; all of them after `before`. Returns the nodes
-/// with nothing behind them.
+/// Adds `entries` to `graph`, each after those it names; all of them after `before`. Returns the
+/// nodes with nothing behind them.
 fn build(graph: &mut Graph, entries: &[Entry], before: &[NodeId]) -> Outcome<Vec<NodeId>> {
     let mut done: HashMap<CuNode, NodeId> = HashMap::new();
     let mut left: Vec<&Entry> = entries.iter().collect();
@@ -298,7 +298,8 @@ fn clone(out: Out<CuGraph>, graph: CuGraph) -> Outcome {
     out.check()?;
     let object = driver.handles.get::<GraphObject>(graph)?;
     let entries = lock(&object.entries).clone();
-    // Nodes name their graph, and the graph its nodes: so first a graph without nodes, for its handle.
+    // Nodes name their graph, and the graph its nodes: so first a graph without nodes, for its
+    // handle.
     let handle = GraphObject::empty(driver, object.device, object.context);
     let mut origins = HashMap::new();
     for entry in &entries {

@@ -34,8 +34,8 @@ pub(super) struct Described {
 /// Reads a launch configuration with its attributes.
 ///
 /// Hints change nothing: cache policies, priorities, scheduling preferences, preferred clusters,
-/// carve-outs, memory domains. Programmatic and launch-completion events are recorded when the kernel
-/// has ended: later than a device may, never earlier.
+/// carve-outs, memory domains. Programmatic and launch-completion events are recorded when the
+/// kernel has ended: later than a device may, never earlier.
 pub(super) fn describe(config: &CuLaunchConfig) -> Outcome<Described> {
     let mut launch = LaunchConfig::new(config.grid, config.block);
     launch.dynamic_shared = config.shared;

@@ -41,8 +41,8 @@ exports! {
 
 /// Distance of rows that `cuMemAllocPitch` makes a multiple of.
 const PITCH: usize = 512;
-/// `CU_MEMHOSTALLOC_*` and `CU_MEMHOSTREGISTER_*`: portable, device map, write combined or IO memory,
-/// read only. All of it is host memory that kernels use by its own address.
+/// `CU_MEMHOSTALLOC_*` and `CU_MEMHOSTREGISTER_*`: portable, device map, write combined or IO
+/// memory, read only. All of it is host memory that kernels use by its own address.
 const HOST_FLAGS: c_uint = 0xf;
 
 /// Keeps track of new memory.

@@ -357,8 +357,8 @@ fn get_type(node: CuNode, kind: Out<c_uint>) -> Outcome {
     )
 }
 
-/// Answers a query that is asked twice: without a place for the answers it counts them; with one, it
-/// gives as many as fit, nulls for the rest, and how many there were.
+/// Answers a query that is asked twice: without a place for the answers it counts them; with one,
+/// it gives as many as fit, nulls for the rest, and how many there were.
 fn answer<T: Copy>(out: Out<T>, count: Out<usize>, all: &[T], none: T) -> Outcome {
     if out.is_null() {
         return count.set(all.len());

@@ -109,8 +109,8 @@ fn max_block_with_flags(
     block.set(size as c_int)
 }
 
-/// The most dynamic shared memory with which `blocks` blocks still fit an SM: found by halving, since
-/// more memory never lets more blocks fit.
+/// The most dynamic shared memory with which `blocks` blocks still fit an SM: found by halving,
+/// since more memory never lets more blocks fit.
 fn available_shared(
     shared: Out<usize>,
     function: CuFunction,

@@ -65,8 +65,8 @@ pub(super) fn exports() -> impl Iterator<Item = Export> {
     .copied()
 }
 
-/// The name that all versions of a function share, and whether this one is for the default stream of
-/// a thread: `cuMemcpyHtoD_v2_ptds` is a version of `cuMemcpyHtoD`.
+/// The name that all versions of a function share, and whether this one is for the default stream
+/// of a thread: `cuMemcpyHtoD_v2_ptds` is a version of `cuMemcpyHtoD`.
 fn split(symbol: &str) -> (&str, bool) {
     let legacy = symbol
         .strip_suffix("_ptsz")
@@ -79,7 +79,8 @@ fn split(symbol: &str) -> (&str, bool) {
     (base, legacy.is_some())
 }
 
-/// The exported name that `base` means to a program made for `version`: the newest that is not newer.
+/// The exported name that `base` means to a program made for `version`: the newest that is not
+/// newer.
 fn choose(base: &str, version: c_int, per_thread: bool) -> Result<&'static str, c_uint> {
     let of_base = symbols().filter(|(symbol, _)| split(symbol).0 == base);
     let candidates: Vec<_> = of_base

@@ -12,9 +12,11 @@ fn document() -> String {
     let missing = unsupported::EXPORTS.len();
     let mut text = format!(
         "# What the driver library does not model\n\n\
-         Of the {all} functions of the CUDA 13.0 driver API, with all their versions, {} are modelled. \
+         Of the {all} functions of the CUDA 13.0 driver API, with all their versions, {} are \
+         modelled. \
          The other {missing} are\nexported too, and answer `CUDA_ERROR_NOT_SUPPORTED` (801).\n\n\
-         Made by `UPDATE=1 cargo test -p tollgate-vgpu-driver not_modelled`, which also compares it.\n",
+         Made by `UPDATE=1 cargo test -p tollgate-vgpu-driver not_modelled`, which also compares \
+         it.\n",
         all - missing
     );
     for (topic, names) in TOPICS {

@@ -67,7 +67,12 @@ fn of_half(b: &mut Builder<'_, '_>, ftz: bool) -> Decoded {
         (false, true) => half::tanh::<Bf16>,
     };
     Ok(if pair {
-        map1(d, a, move |a| x2::map(a, f))
+        map1(
+            d,
+            a,
+            #[inline(always)]
+            move |a| x2::map(a, f),
+        )
     } else {
         map1(d, a, f)
     })

@@ -1,6 +1,7 @@
 //! Sums of more than a word: `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc` and `madc`. Each lane has a
 //! carry flag, which nothing but these reads or writes.
 
+use super::map::vectorise;
 use super::modifiers::{Decoded, sources, type_of};
 use super::{Core, Flow, Handler};
 use crate::lane::{LANES, Value};
@@ -77,18 +78,22 @@ fn chain<T: Value>(
     Box::new(move |core: &mut Core<'_>, mask| {
         let before = if uses { core.warp.carry } else { 0 };
         let mut after = 0;
-        core.arch.dispatch(|| {
-            let a = core.get::<T>(a);
-            let b = core.get::<T>(b);
-            let c = core.get::<T>(c);
-            let mut out = [T::default(); LANES];
-            for lane in 0..LANES {
-                let (value, carry) = f(a[lane], b[lane], c[lane], before >> lane & 1 != 0);
-                out[lane] = value;
-                after |= u32::from(carry) << lane;
-            }
-            core.set(d, &out, mask);
-        });
+        vectorise(
+            core.arch,
+            #[inline(always)]
+            || {
+                let a = core.get::<T>(a);
+                let b = core.get::<T>(b);
+                let c = core.get::<T>(c);
+                let mut out = [T::default(); LANES];
+                for lane in 0..LANES {
+                    let (value, carry) = f(a[lane], b[lane], c[lane], before >> lane & 1 != 0);
+                    out[lane] = value;
+                    after |= u32::from(carry) << lane;
+                }
+                core.set(d, &out, mask);
+            },
+        );
         if sets {
             core.warp.carry = core.warp.carry & !mask | after & mask;
         }

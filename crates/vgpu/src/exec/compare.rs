@@ -1,5 +1,6 @@
 //! Comparisons: `setp`, which sets predicates, and `set`, which sets registers.
 
+use super::map::vectorise;
 use super::map::{Test, test_halves, test2};
 use super::modifiers::{BITS, BoolOp, Decoded, INTEGERS, needs_target, refuse, sources, type_of};
 use super::{Core, Flow};
@@ -204,13 +205,17 @@ fn set(b: &mut Builder<'_, '_>) -> Decoded {
 
 fn spread(core: &mut Core<'_>, d: Dst, mask: u32, f: impl Fn(usize) -> u32) {
     let arch = core.arch;
-    arch.dispatch(|| {
-        let mut out = [0_u32; LANES];
-        for lane in 0..LANES {
-            out[lane] = f(lane);
-        }
-        core.set(d, &out, mask);
-    });
+    vectorise(
+        arch,
+        #[inline(always)]
+        || {
+            let mut out = [0_u32; LANES];
+            for lane in 0..LANES {
+                out[lane] = f(lane);
+            }
+            core.set(d, &out, mask);
+        },
+    );
 }
 
 /// One for floating-point results, all ones for integers.

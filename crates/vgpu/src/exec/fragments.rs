@@ -18,10 +18,10 @@ pub(super) fn floats(bits: &[u32; LANES], element: Element, mut to: impl FnMut(&
     let halves: &[u16; 2 * LANES] = bytemuck::cast_ref(bits);
     let bytes: &[u8; 4 * LANES] = bytemuck::cast_ref(bits);
     match element {
-        Element::F16 => to(&halves.map(|half| f16_to_f32(u16::from_le(half)))),
-        Element::Bf16 => to(&halves.map(|half| bf16_to_f32(u16::from_le(half)))),
-        Element::E4m3 | Element::E5m2 => to(&bytes.map(|byte| fp8_to_f32(element, byte))),
-        _ => to(&bits.map(tf32)),
+        Element::F16 => to(&each(halves, |half| f16_to_f32(u16::from_le(half)))),
+        Element::Bf16 => to(&each(halves, |half| bf16_to_f32(u16::from_le(half)))),
+        Element::E4m3 | Element::E5m2 => to(&each(bytes, |byte| fp8_to_f32(element, byte))),
+        _ => to(&each(bits, tf32)),
     }
 }
 
@@ -30,14 +30,24 @@ pub(super) fn floats(bits: &[u32; LANES], element: Element, mut to: impl FnMut(&
 pub(super) fn integers(bits: &[u32; LANES], element: Element, mut to: impl FnMut(&[i32])) {
     let bytes: &[u8; 4 * LANES] = bytemuck::cast_ref(bits);
     match element {
-        Element::S8 => to(&bytes.map(|byte| i32::from(byte as i8))),
-        Element::U8 => to(&bytes.map(i32::from)),
+        Element::S8 => to(&each(bytes, |byte| i32::from(byte as i8))),
+        Element::U8 => to(&each(bytes, i32::from)),
         _ => {
             let nibble = |byte: u8, high: u32| element.integer(u32::from(byte) >> (4 * high) & 15);
-            let nibbles = bytes.map(|byte| [nibble(byte, 0), nibble(byte, 1)]);
+            let nibbles = each(bytes, |byte| [nibble(byte, 0), nibble(byte, 1)]);
             to(nibbles.as_flattened());
         }
     }
+}
+
+/// `array::map` for long arrays, which is not inlined and so not compiled for vectors.
+#[inline(always)]
+fn each<A: Copy, B: Copy + Default, const L: usize>(from: &[A; L], f: impl Fn(A) -> B) -> [B; L] {
+    let mut to = [B::default(); L];
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f(*from);
+    }
+    to
 }
 
 #[inline(always)]
@@ -143,8 +153,8 @@ pub(super) fn take_pair<T: Copy + Default>(
 #[inline(always)]
 pub(super) fn split_f16(bits: &[u32; LANES]) -> [[f32; LANES]; 2] {
     [
-        bits.map(|bits| f16_to_f32(bits as u16)),
-        bits.map(|bits| f16_to_f32((bits >> 16) as u16)),
+        each(bits, |bits| f16_to_f32(bits as u16)),
+        each(bits, |bits| f16_to_f32((bits >> 16) as u16)),
     ]
 }
 
@@ -152,7 +162,11 @@ pub(super) fn split_f16(bits: &[u32; LANES]) -> [[f32; LANES]; 2] {
 #[inline(always)]
 pub(super) fn join_f16([low, high]: &[[f32; LANES]; 2]) -> [u32; LANES] {
     let narrow = |value: f32| u32::from(F16::narrow(value.to_bits()));
-    std::array::from_fn(|lane| narrow(low[lane]) | narrow(high[lane]) << 16)
+    let mut bits = [0; LANES];
+    for lane in 0..LANES {
+        bits[lane] = narrow(low[lane]) | narrow(high[lane]) << 16;
+    }
+    bits
 }
 
 #[cfg(test)]

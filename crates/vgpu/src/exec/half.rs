@@ -59,7 +59,12 @@ fn unary(
     f: impl Fn(u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Handler {
     if pair {
-        map1(d, a, move |a| x2::map(a, f))
+        map1(
+            d,
+            a,
+            #[inline(always)]
+            move |a| x2::map(a, f),
+        )
     } else {
         map1(d, a, f)
     }
@@ -72,7 +77,12 @@ fn zip(
     f: impl Fn(u16, u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Handler {
     if pair {
-        map2(d, s, move |a, b| x2::zip(a, b, f))
+        map2(
+            d,
+            s,
+            #[inline(always)]
+            move |a, b| x2::zip(a, b, f),
+        )
     } else {
         map2(d, s, f)
     }
@@ -85,7 +95,12 @@ fn zip3(
     f: impl Fn(u16, u16, u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Handler {
     if pair {
-        map3(d, s, move |a, b, c| x2::zip3(a, b, c, f))
+        map3(
+            d,
+            s,
+            #[inline(always)]
+            move |a, b, c| x2::zip3(a, b, c, f),
+        )
     } else {
         map3(d, s, f)
     }

@@ -1,6 +1,7 @@
 //! Bitwise logic, on predicates too, shifts and permutations of bytes.
 
 use super::bits::wraps;
+use super::map::vectorise;
 use super::modifiers::{BITS, BoolOp, Decoded, INTEGERS, refuse, sources, type_of};
 use super::{Core, Flow, map1, map2, map3};
 use crate::lane::LANES;
@@ -120,15 +121,19 @@ fn lop3(b: &mut Builder<'_, '_>) -> Decoded {
     let [x, y, z] = s;
     Ok(Box::new(move |core: &mut Core<'_>, mask| {
         let mut bits = 0;
-        core.arch.dispatch(|| {
-            let (x, y, z) = (core.get::<u32>(x), core.get::<u32>(y), core.get::<u32>(z));
-            let mut out = [0_u32; LANES];
-            for lane in 0..LANES {
-                out[lane] = w32::lop3(x[lane], y[lane], z[lane], table);
-                bits |= u32::from(out[lane] != 0) << lane;
-            }
-            core.set(d, &out, mask);
-        });
+        vectorise(
+            core.arch,
+            #[inline(always)]
+            || {
+                let (x, y, z) = (core.get::<u32>(x), core.get::<u32>(y), core.get::<u32>(z));
+                let mut out = [0_u32; LANES];
+                for lane in 0..LANES {
+                    out[lane] = w32::lop3(x[lane], y[lane], z[lane], table);
+                    bits |= u32::from(out[lane] != 0) << lane;
+                }
+                core.set(d, &out, mask);
+            },
+        );
         let bits = op.apply(bits, core.pred(q));
         core.set_pred(p, bits, mask);
         Ok(Flow::Next)

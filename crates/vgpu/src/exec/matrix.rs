@@ -1,9 +1,14 @@
 //! `mma.sync`: a warp multiplies small matrices that its lanes hold in registers.
 
+use std::marker::PhantomData;
+
+use pulp::NullaryFnOnce;
+
 use super::fragments::{
     floats, integers, join_f16, put_columns, put_pair, put_rows, split_f16, take_pair,
 };
 use super::{Core, Fault, Flow, Handler};
+use crate::lane::Value;
 use crate::layout::elements::Element;
 use crate::layout::kernels::{Size, mma_f16, mma_f32, mma_f64, mma_s32, mma_s32_satfinite};
 use crate::layout::legality::MmaForm;
@@ -58,26 +63,23 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
     };
     let (m, _, k) = form.shape();
     Ok(match (d, m, k) {
-        (Element::F64, 8, _) => handler(what, double::<8, 4>),
-        (Element::F64, _, 4) => handler(what, double::<16, 4>),
-        (Element::F64, _, 8) => handler(what, double::<16, 8>),
-        (Element::F64, ..) => handler(what, double::<16, 16>),
-        (Element::S32, 8, 16) => handler(what, integer::<8, 16>),
-        (Element::S32, 8, _) => handler(what, integer::<8, 32>),
-        (Element::S32, _, 16) => handler(what, integer::<16, 16>),
-        (Element::S32, _, 32) => handler(what, integer::<16, 32>),
-        (Element::S32, ..) => handler(what, integer::<16, 64>),
-        (_, _, 4) => handler(what, float::<4>),
-        (_, _, 8) => handler(what, float::<8>),
-        (_, _, 16) => handler(what, float::<16>),
-        _ => handler(what, float::<32>),
+        (Element::F64, 8, _) => handler::<Double<8, 4>>(what),
+        (Element::F64, _, 4) => handler::<Double<16, 4>>(what),
+        (Element::F64, _, 8) => handler::<Double<16, 8>>(what),
+        (Element::F64, ..) => handler::<Double<16, 16>>(what),
+        (Element::S32, 8, 16) => handler::<Integer<8, 16>>(what),
+        (Element::S32, 8, _) => handler::<Integer<8, 32>>(what),
+        (Element::S32, _, 16) => handler::<Integer<16, 16>>(what),
+        (Element::S32, _, 32) => handler::<Integer<16, 32>>(what),
+        (Element::S32, ..) => handler::<Integer<16, 64>>(what),
+        (_, _, 4) => handler::<Float<4>>(what),
+        (_, _, 8) => handler::<Float<8>>(what),
+        (_, _, 16) => handler::<Float<16>>(what),
+        _ => handler::<Float<32>>(what),
     })
 }
 
-fn handler(
-    what: Multiply,
-    multiply: impl Fn(&mut Core<'_>, &Multiply) + Send + Sync + 'static,
-) -> Handler {
+fn handler<P: Product>(what: Multiply) -> Handler {
     let (m, n, k) = what.form.shape();
     let flops = 2 * u64::from(m) * u64::from(n) * u64::from(k);
     Box::new(move |core, mask| {
@@ -85,7 +87,11 @@ fn handler(
             return Ok(wait);
         }
         core.env.counters.tensor_flops += flops;
-        multiply(core, &what);
+        core.arch.dispatch(Vectorised {
+            core,
+            what: &what,
+            product: PhantomData::<P>,
+        });
         Ok(Flow::Next)
     })
 }
@@ -148,133 +154,155 @@ fn count(b: &Builder<'_, '_>, have: usize, of: &Fragment) -> Result<(), LoadErro
     Err(b.error(format!("{have} registers where the fragment has {need}")))
 }
 
-fn float<const K: usize>(core: &mut Core<'_>, what: &Multiply) {
-    const M: usize = 16;
-    let [first, second] = [what.form.a(), what.form.b()];
-    let narrow = what.form.d() == Element::F16;
-    core.arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut a = [[0.0; K]; M];
-            for (register, src) in what.left.iter().enumerate() {
-                floats(
-                    &core.get(*src),
-                    first,
-                    |values| put_rows(&mut a, register, values),
-                );
-            }
-            let mut b = [[0.0; N]; K];
-            for (register, src) in what.right.iter().enumerate() {
-                floats(
-                    &core.get(*src),
-                    second,
-                    |values| put_columns(&mut b, register, values),
-                );
-            }
-            let mut d = [0.0; M * N];
-            for pair in 0..2 {
-                let [low, high] = if narrow {
-                    split_f16(&core.get(what.added[pair]))
-                } else {
-                    [
-                        core.get(what.added[2 * pair]),
-                        core.get(what.added[2 * pair + 1]),
-                    ]
-                };
-                put_pair(&mut d, N, 2, pair, [&low, &high]);
-            }
-            let size = Size { m: M, n: N, k: K };
-            // The slices have the sizes of the form, so the product cannot refuse them.
-            let done = if narrow {
-                mma_f16(size, a.as_flattened(), b.as_flattened(), &mut d)
-            } else {
-                mma_f32(size, a.as_flattened(), b.as_flattened(), &mut d)
-            };
-            debug_assert!(done.is_ok());
-            for pair in 0..2 {
-                let values = take_pair(&d, N, 2, pair);
-                if narrow {
-                    core.set(what.dst[pair], &join_f16(&values), u32::MAX);
-                } else {
-                    core.set(what.dst[2 * pair], &values[0], u32::MAX);
-                    core.set(what.dst[2 * pair + 1], &values[1], u32::MAX);
-                }
-            }
-        },
-    );
+/// The product of one kind of numbers and one size.
+trait Product: Send + Sync + 'static {
+    /// Computes it.
+    fn multiply(core: &mut Core<'_>, what: &Multiply);
 }
 
-fn integer<const M: usize, const K: usize>(core: &mut Core<'_>, what: &Multiply) {
-    let [first, second] = [what.form.a(), what.form.b()];
-    core.arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut a = [[0; K]; M];
-            for (register, src) in what.left.iter().enumerate() {
-                integers(
-                    &core.get(*src),
-                    first,
-                    |values| put_rows(&mut a, register, values),
-                );
-            }
-            let mut b = [[0; N]; K];
-            for (register, src) in what.right.iter().enumerate() {
-                integers(
-                    &core.get(*src),
-                    second,
-                    |values| put_columns(&mut b, register, values),
-                );
-            }
-            let mut d = [[0; N]; M];
-            let d = d.as_flattened_mut();
-            for pair in 0..M / 8 {
-                let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
-                put_pair(d, N, M / 8, pair, [&low, &high]);
-            }
-            let size = Size { m: M, n: N, k: K };
-            let done = if what.satfinite {
-                mma_s32_satfinite(size, a.as_flattened(), b.as_flattened(), d)
-            } else {
-                mma_s32(size, a.as_flattened(), b.as_flattened(), d)
-            };
-            debug_assert!(done.is_ok());
-            for pair in 0..M / 8 {
-                let [low, high] = take_pair::<i32>(d, N, M / 8, pair);
-                core.set(what.dst[2 * pair], &low, u32::MAX);
-                core.set(what.dst[2 * pair + 1], &high, u32::MAX);
-            }
-        },
-    );
+/// Compiles a product for the vector extensions of this CPU. A closure would not do: it is called
+/// through a shim that is not inlined, so that its body stays without them.
+struct Vectorised<'a, 'm, P> {
+    core: &'a mut Core<'m>,
+    what: &'a Multiply,
+    product: PhantomData<P>,
 }
 
-fn double<const M: usize, const K: usize>(core: &mut Core<'_>, what: &Multiply) {
-    core.arch.dispatch(
-        #[inline(always)]
-        || {
-            let mut a = [[0.0; K]; M];
-            for (register, src) in what.left.iter().enumerate() {
-                put_rows(&mut a, register, &core.get::<f64>(*src));
+impl<P: Product> NullaryFnOnce for Vectorised<'_, '_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        P::multiply(self.core, self.what);
+    }
+}
+
+/// With f32 or f16 accumulators; M is 16.
+struct Float<const K: usize>;
+
+impl<const K: usize> Product for Float<K> {
+    #[inline(always)]
+    fn multiply(core: &mut Core<'_>, what: &Multiply) {
+        const M: usize = 16;
+        let [first, second] = [what.form.a(), what.form.b()];
+        let narrow = what.form.d() == Element::F16;
+        let mut a = [[0.0; K]; M];
+        for (register, src) in what.left.iter().enumerate() {
+            floats(&core.get(*src), first, |values| {
+                put_rows(&mut a, register, values)
+            });
+        }
+        let mut b = [[0.0; N]; K];
+        for (register, src) in what.right.iter().enumerate() {
+            floats(&core.get(*src), second, |values| {
+                put_columns(&mut b, register, values)
+            });
+        }
+        let mut d = [0.0; M * N];
+        for pair in 0..2 {
+            let [low, high] = if narrow {
+                split_f16(&core.get(what.added[pair]))
+            } else {
+                [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]))
+            };
+            put_pair(&mut d, N, 2, pair, [&low, &high]);
+        }
+        let size = Size { m: M, n: N, k: K };
+        // The slices have the sizes of the form, so the product cannot refuse them.
+        let done = if narrow {
+            mma_f16(size, a.as_flattened(), b.as_flattened(), &mut d)
+        } else {
+            mma_f32(size, a.as_flattened(), b.as_flattened(), &mut d)
+        };
+        debug_assert!(done.is_ok());
+        for pair in 0..2 {
+            let values = take_pair(&d, N, 2, pair);
+            if narrow {
+                core.set(what.dst[pair], &join_f16(&values), u32::MAX);
+            } else {
+                core.set(what.dst[2 * pair], &values[0], u32::MAX);
+                core.set(what.dst[2 * pair + 1], &values[1], u32::MAX);
             }
-            let mut b = [[0.0; N]; K];
-            for (register, src) in what.right.iter().enumerate() {
-                put_columns(&mut b, register, &core.get::<f64>(*src));
-            }
-            let mut d = [[0.0; N]; M];
-            let d = d.as_flattened_mut();
-            for pair in 0..M / 8 {
-                let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
-                put_pair(d, N, M / 8, pair, [&low, &high]);
-            }
-            let size = Size { m: M, n: N, k: K };
-            let done = mma_f64(size, a.as_flattened(), b.as_flattened(), d, f64::mul_add);
-            debug_assert!(done.is_ok());
-            for pair in 0..M / 8 {
-                let [low, high] = take_pair::<f64>(d, N, M / 8, pair);
-                core.set(what.dst[2 * pair], &low, u32::MAX);
-                core.set(what.dst[2 * pair + 1], &high, u32::MAX);
-            }
-        },
-    );
+        }
+    }
+}
+
+/// With s32 accumulators.
+struct Integer<const M: usize, const K: usize>;
+
+impl<const M: usize, const K: usize> Product for Integer<M, K> {
+    #[inline(always)]
+    fn multiply(core: &mut Core<'_>, what: &Multiply) {
+        let [first, second] = [what.form.a(), what.form.b()];
+        let mut a = [[0; K]; M];
+        for (register, src) in what.left.iter().enumerate() {
+            integers(&core.get(*src), first, |values| {
+                put_rows(&mut a, register, values)
+            });
+        }
+        let mut b = [[0; N]; K];
+        for (register, src) in what.right.iter().enumerate() {
+            integers(&core.get(*src), second, |values| {
+                put_columns(&mut b, register, values)
+            });
+        }
+        let mut d = [[0; N]; M];
+        let d = d.as_flattened_mut();
+        add_pairs::<i32, M>(core, what, d);
+        let size = Size { m: M, n: N, k: K };
+        let done = if what.satfinite {
+            mma_s32_satfinite(size, a.as_flattened(), b.as_flattened(), d)
+        } else {
+            mma_s32(size, a.as_flattened(), b.as_flattened(), d)
+        };
+        debug_assert!(done.is_ok());
+        set_pairs::<i32, M>(core, what, d);
+    }
+}
+
+/// With f64 everything.
+struct Double<const M: usize, const K: usize>;
+
+impl<const M: usize, const K: usize> Product for Double<M, K> {
+    #[inline(always)]
+    fn multiply(core: &mut Core<'_>, what: &Multiply) {
+        let mut a = [[0.0; K]; M];
+        for (register, src) in what.left.iter().enumerate() {
+            put_rows(&mut a, register, &core.get::<f64>(*src));
+        }
+        let mut b = [[0.0; N]; K];
+        for (register, src) in what.right.iter().enumerate() {
+            put_columns(&mut b, register, &core.get::<f64>(*src));
+        }
+        let mut d = [[0.0; N]; M];
+        let d = d.as_flattened_mut();
+        add_pairs::<f64, M>(core, what, d);
+        let size = Size { m: M, n: N, k: K };
+        let done = mma_f64(size, a.as_flattened(), b.as_flattened(), d, f64::mul_add);
+        debug_assert!(done.is_ok());
+        set_pairs::<f64, M>(core, what, d);
+    }
+}
+
+/// C, one element a register.
+#[inline(always)]
+fn add_pairs<T: Value, const M: usize>(core: &Core<'_>, what: &Multiply, d: &mut [T]) {
+    let halves = M / 8;
+    for pair in 0..halves {
+        let [low, high] = [2 * pair, 2 * pair + 1].map(|index| core.get(what.added[index]));
+        put_pair(d, N, halves, pair, [&low, &high]);
+    }
+}
+
+/// D, one element a register.
+#[inline(always)]
+fn set_pairs<T: Value, const M: usize>(core: &mut Core<'_>, what: &Multiply, d: &[T]) {
+    let halves = M / 8;
+    for pair in 0..halves {
+        let [low, high] = take_pair(d, N, halves, pair);
+        core.set(what.dst[2 * pair], &low, u32::MAX);
+        core.set(what.dst[2 * pair + 1], &high, u32::MAX);
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `mov` with its packing forms, and the selections `selp` and `slct`.
 
+use super::map::vectorise;
 use super::modifiers::{BITS, Decoded, INTEGERS, type_of};
 use super::{Core, Flow, Handler, map1, map2, map4};
 use crate::lane::{LANES, Value};
@@ -114,16 +115,20 @@ fn split<A: Value, D: Value>(
     f: impl Fn(A, usize) -> D + Copy + Send + Sync + 'static,
 ) -> Handler {
     Box::new(move |core: &mut Core<'_>, mask| {
-        core.arch.dispatch(|| {
-            let a = core.get::<A>(a);
-            for (index, d) in to.iter().enumerate() {
-                let mut out = [D::default(); LANES];
-                for lane in 0..LANES {
-                    out[lane] = f(a[lane], index);
+        vectorise(
+            core.arch,
+            #[inline(always)]
+            || {
+                let a = core.get::<A>(a);
+                for (index, d) in to.iter().enumerate() {
+                    let mut out = [D::default(); LANES];
+                    for lane in 0..LANES {
+                        out[lane] = f(a[lane], index);
+                    }
+                    core.set(*d, &out, mask);
                 }
-                core.set(*d, &out, mask);
-            }
-        });
+            },
+        );
         Ok(Flow::Next)
     })
 }
@@ -208,19 +213,23 @@ fn select<T: Value>(
 ) -> Handler {
     Box::new(move |core: &mut Core<'_>, mask| {
         let (bits, known) = chosen(core);
-        core.arch.dispatch(|| {
-            let a = core.get::<T>(first);
-            let b = core.get::<T>(second);
-            let mut out = [T::default(); LANES];
-            for lane in 0..LANES {
-                out[lane] = if bits >> lane & 1 != 0 {
-                    a[lane]
-                } else {
-                    b[lane]
-                };
-            }
-            core.set(d, &out, mask);
-        });
+        vectorise(
+            core.arch,
+            #[inline(always)]
+            || {
+                let a = core.get::<T>(first);
+                let b = core.get::<T>(second);
+                let mut out = [T::default(); LANES];
+                for lane in 0..LANES {
+                    out[lane] = if bits >> lane & 1 != 0 {
+                        a[lane]
+                    } else {
+                        b[lane]
+                    };
+                }
+                core.set(d, &out, mask);
+            },
+        );
         if core.env.checks.registers {
             // What is not selected may be undefined.
             let lanes = bits & core.defined(first) | !bits & core.defined(second);

@@ -1,11 +1,12 @@
 //! Instructions by which the lanes of a warp exchange values: shuffles, votes, matches, reductions,
 //! elections, and `bar.warp.sync`.
 //!
-//! All but `activemask` wait until every live lane that their mask names is at the instruction. Lanes
-//! may name different masks as long as these are disjoint: each mask is a group of its own.
+//! All but `activemask` wait until every live lane that their mask names is at the instruction, or for
+//! `bar.warp.sync` at one of its kind. Lanes may name different masks as long as these are disjoint: each mask is a group of its own.
 
 use super::{Core, Fault, Flow, Handler};
 use crate::lane::{LANES, Value, lanes};
+use crate::machine::{Split, Wait};
 use crate::program::{Builder, Class, Definedness, Dst, LoadError, PredDst, Src};
 use crate::ptx::ast::{Operand, Type};
 use crate::report::Kind;
@@ -46,12 +47,42 @@ pub(super) fn warp_barrier(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError
     b.expect("sync")?;
     let mask = member_mask(b)?;
     Ok(Box::new(move |core, exec| {
-        together(core, mask, exec, |core, groups, _| {
+        let flow = together(core, mask, exec, |core, groups, _| {
             if let (Some(race), Some(id)) = (&mut core.env.race, core.warp.race) {
                 groups.each(|group| race.warp_sync(id, group));
             }
+        })?;
+        Ok(match flow {
+            Flow::Converge(named) if meet_apart(core, named, exec) => Flow::Next,
+            flow => flow,
         })
     }))
+}
+
+/// Lanes meet at different `bar.warp.sync` of the same mask, which need not be one instruction since
+/// sm_70. Says whether all are there; then those elsewhere go on, too.
+#[cold]
+fn meet_apart(core: &mut Core<'_>, named: u32, exec: u32) -> bool {
+    let insts = &core.env.program.insts;
+    let is_there = |split: &Split| {
+        matches!(split.wait, Some(Wait::Converge(mask)) if mask == named)
+            && split.mask & !named == 0
+            && insts[split.pc as usize].action().starts_with("bar.warp")
+    };
+    let splits = &mut core.warp.splits;
+    let elsewhere = splits.iter().filter(|split| is_there(split));
+    let met = elsewhere.fold(exec, |met, split| met | split.mask);
+    if met & !named != 0 || named & core.warp.live & !met != 0 {
+        return false;
+    }
+    for split in splits.iter_mut().filter(|split| is_there(split)) {
+        split.wait = None;
+        split.pc += 1;
+    }
+    if let (Some(race), Some(id)) = (&mut core.env.race, core.warp.race) {
+        race.warp_sync(id, met);
+    }
+    true
 }
 
 fn member_mask(b: &mut Builder<'_, '_>) -> Result<Src, LoadError> {

@@ -143,6 +143,8 @@ type Waiting = Chain<Range<u64>, Range<u64>>;
 const PORTION: usize = 4096;
 /// Turns of a cluster in a slice.
 const SLICE_TURNS: u32 = 16;
+/// Of how many lengths, each twice the one before, slices are whose blocks talk to each other.
+const SLICE_LENGTHS: u64 = 5;
 
 impl GridRun {
     /// A grid about to start. `resident_blocks` is what the device holds at once; `first_uid` names its
@@ -204,7 +206,13 @@ impl GridRun {
         }
         let index = self.rng.below(self.resident.len() as u64) as usize;
         let mut cluster = self.resident.swap_remove(index);
-        let result = self.run_cluster(&mut cluster, context, SLICE_TURNS);
+        // What blocks say to each other may depend on a few instructions, so short slices are needed
+        // beside those that are quick.
+        let turns = match self.program.habits.talks_across_blocks {
+            true => 1 << self.rng.below(SLICE_LENGTHS),
+            false => SLICE_TURNS,
+        };
+        let result = self.run_cluster(&mut cluster, context, turns);
         if self.program.habits.depends_on_grids {
             self.release_dependents(&cluster);
         }
@@ -247,7 +255,11 @@ impl GridRun {
 
     /// Dependent grids may start when every block has said so or is done.
     fn release_dependents(&self, current: &Cluster) {
-        let mut here = self.resident.iter().map(|cluster| &**cluster).chain([current]);
+        let mut here = self
+            .resident
+            .iter()
+            .map(|cluster| &**cluster)
+            .chain([current]);
         let all_here = self.waiting.clone().next().is_none();
         let says = |block: &Block| block.released_dependents || block.live_threads == 0;
         if all_here && here.all(|cluster| cluster.blocks.iter().all(says)) {

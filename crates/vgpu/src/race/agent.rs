@@ -119,21 +119,40 @@ impl Detector {
     /// even if the bytes move later. The instruction is `range.inst`, which need not be the one
     /// that issued it.
     pub fn agent_access(&mut self, agent: AgentId, range: &RangeAccess) -> Option<Box<Conflict>> {
-        self.agent_run(agent, range, None, 1)
+        let run = [(range.address, range.bytes)];
+        self.agent_runs(agent, range, &run, None, 1)
     }
 
-    /// As [`agent_access`](Self::agent_access), by an operation that updates each scalar of `unit` bytes
-    /// of the run in one relaxed step of scope `scope`: a bulk reduction. The kind is `Kind::Rmw`
-    /// whatever `range` says.
-    pub fn agent_update(
+    /// As [`agent_access`](Self::agent_access), to many runs `(first byte, bytes)` instead of the one
+    /// in `range`: quicker than one by one, and returns the first conflict of them all.
+    pub fn agent_accesses(
         &mut self,
         agent: AgentId,
         range: &RangeAccess,
+        runs: &[(u64, u64)],
+    ) -> Option<Box<Conflict>> {
+        self.agent_runs(agent, range, runs, None, 1)
+    }
+
+    /// As [`agent_accesses`](Self::agent_accesses), by an operation that updates each scalar of `unit`
+    /// bytes in one relaxed step of scope `scope`: a bulk reduction. The kind is `Kind::Rmw` whatever
+    /// `range` says.
+    pub fn agent_updates(
+        &mut self,
+        agent: AgentId,
+        range: &RangeAccess,
+        runs: &[(u64, u64)],
         scope: Scope,
         unit: u32,
     ) -> Option<Box<Conflict>> {
         let kind = Kind::Rmw;
-        self.agent_run(agent, &RangeAccess { kind, ..*range }, Some(scope), unit)
+        self.agent_runs(
+            agent,
+            &RangeAccess { kind, ..*range },
+            runs,
+            Some(scope),
+            unit,
+        )
     }
 
     /// The operation goes on after what `clock` knows.

@@ -473,10 +473,12 @@ impl Detector {
 
     // Asynchronous operations: see agent.rs.
 
-    pub(super) fn agent_run(
+    /// `runs` are `(first byte, bytes)` and stand in for those of `range`.
+    pub(super) fn agent_runs(
         &mut self,
         agent: super::AgentId,
         range: &RangeAccess,
+        runs: &[(u64, u64)],
         strong: Option<Scope>,
         unit: u32,
     ) -> Option<Box<Conflict>> {
@@ -495,9 +497,10 @@ impl Detector {
             copies: agent.copies,
         };
         let mut obs = Observer::new(rec, 1, &agent.info, side, &self.actors);
-        let end = range.address.saturating_add(range.bytes);
-        self.memory
-            .run(&mut obs, range.space, range.address, end, rec);
+        for &(address, bytes) in runs {
+            let end = address.saturating_add(bytes);
+            self.memory.run(&mut obs, range.space, address, end, rec);
+        }
         let fault = obs.fault;
         self.after(fault, range.space, rec)
     }

@@ -1,7 +1,7 @@
 //! Clusters, bulk copies, tensor copies and dependent launches.
 
 use tollgate_vgpu::report::Kind::{
-    AsyncHazard, BarrierObject, Deadlock, Descriptor, Misaligned, OutOfBounds, ProxyFence, Race,
+    AsyncHazard, BarrierObject, Deadlock, Misaligned, OutOfBounds, ProxyFence, Race,
     TransactionCount,
 };
 
@@ -36,7 +36,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a cluster barrier that does not release",
                 Race,
-                &[swap("cluster.arrive.release", 1, 2, "cluster.arrive.relaxed")],
+                &[swap(
+                    "cluster.arrive.release",
+                    1,
+                    2,
+                    "cluster.arrive.relaxed",
+                )],
             ),
             mutant(
                 "a block behind the last of the cluster",
@@ -51,12 +56,22 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "an arrival that does not release",
                 Race,
-                &[swap("arrive.release.cluster.shared", 1, 1, "arrive.relaxed.cluster.shared")],
+                &[swap(
+                    "arrive.release.cluster.shared",
+                    1,
+                    1,
+                    "arrive.relaxed.cluster.shared",
+                )],
             ),
             mutant(
                 "a wait that does not acquire",
                 Race,
-                &[swap("parity.acquire.cluster", 1, 1, "parity.relaxed.cluster")],
+                &[swap(
+                    "parity.acquire.cluster",
+                    1,
+                    1,
+                    "parity.relaxed.cluster",
+                )],
             ),
             mutant(
                 "one arrival less is enough",
@@ -173,7 +188,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             ),
             mutant(
                 "a copy of 8 bytes",
-                Descriptor,
+                Misaligned,
                 &[swap("%r33, %r37, 4;", 1, 1, "%r33, %r37, 3;")],
             ),
             mutant(
@@ -220,7 +235,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a box that is not aligned to 128 bytes",
                 Misaligned,
-                &[swap("mov.u32 %r11, tile;", 1, 1, "mov.u32 %r11, tile; add.s32 %r11, %r11, 16;")],
+                &[swap(
+                    "mov.u32 %r11, tile;",
+                    1,
+                    1,
+                    "mov.u32 %r11, tile; add.s32 %r11, %r11, -16;",
+                )],
             ),
             mutant(
                 "the end before the copy out",

@@ -1,7 +1,8 @@
 //! Products on the tensor cores.
 
 use tollgate_vgpu::report::Kind::{
-    AsyncHazard, BarrierObject, Misaligned, OutOfBounds, ProxyFence, Race, TransactionCount,
+    AsyncHazard, BarrierObject, Descriptor, Misaligned, OutOfBounds, ProxyFence, Race,
+    TransactionCount, UseAfterFree,
 };
 
 use super::edit::{cut, swap};
@@ -14,7 +15,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a wait for the step before",
                 Race,
-                &[swap("cp.async.wait_group 1;", 1, 1, "cp.async.wait_group 2;")],
+                &[swap(
+                    "cp.async.wait_group 1;",
+                    1,
+                    1,
+                    "cp.async.wait_group 2;",
+                )],
             ),
             mutant(
                 "no barrier behind the wait",
@@ -37,9 +43,9 @@ pub(super) const KERNELS: &[Kernel] = &[
                 &[swap("[%r484];", 1, 1, "[%r484+8];")],
             ),
             mutant(
-                "columns of A without a bound",
+                "rows of A without a bound",
                 OutOfBounds,
-                &[swap("%p1, %p21, %p20;", 1, 1, "%p1, %p21, %p21;")],
+                &[swap("%p1, %p21, %p20;", 1, 1, "%p1, %p20, %p20;")],
             ),
         ],
     ),
@@ -54,7 +60,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a wait for the group before",
                 AsyncHazard,
-                &[swap("wgmma.wait_group.sync.aligned 0;", 1, 1, "wgmma.wait_group.sync.aligned 1;")],
+                &[swap(
+                    "wgmma.wait_group.sync.aligned 0;",
+                    1,
+                    1,
+                    "wgmma.wait_group.sync.aligned 1;",
+                )],
             ),
             mutant(
                 "products that are not committed",
@@ -73,7 +84,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             ),
             mutant(
                 "B behind its place",
-                OutOfBounds,
+                Descriptor,
                 &[swap("%r143, %r27, 8192;", 1, 1, "%r143, %r27, 16384;")],
             ),
             mutant(
@@ -114,12 +125,22 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a slot freed before it is read",
                 Race,
-                &[swap("wgmma.wait_group.sync.aligned 1;", 1, 1, "wgmma.wait_group.sync.aligned 2;")],
+                &[swap(
+                    "wgmma.wait_group.sync.aligned 1;",
+                    1,
+                    1,
+                    "wgmma.wait_group.sync.aligned 2;",
+                )],
             ),
             mutant(
                 "accumulators read before the last product",
                 AsyncHazard,
-                &[swap("wgmma.wait_group.sync.aligned 0;", 1, 1, "wgmma.wait_group.sync.aligned 1;")],
+                &[swap(
+                    "wgmma.wait_group.sync.aligned 0;",
+                    1,
+                    1,
+                    "wgmma.wait_group.sync.aligned 1;",
+                )],
             ),
             mutant(
                 "accumulators of the tile before without a fence",
@@ -171,7 +192,7 @@ pub(super) const KERNELS: &[Kernel] = &[
             ),
             mutant(
                 "a block that ends before the other arrives",
-                BarrierObject,
+                UseAfterFree,
                 &[
                     cut("barrier.cluster.arrive", 2, 2),
                     cut("barrier.cluster.wait", 2, 2),
@@ -180,11 +201,16 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "an arrival that does not release",
                 Race,
-                &[swap("arrive.release.cluster.shared", 1, 2, "arrive.relaxed.cluster.shared")],
+                &[swap(
+                    "arrive.release.cluster.shared",
+                    1,
+                    2,
+                    "arrive.relaxed.cluster.shared",
+                )],
             ),
             mutant(
                 "a block that the cluster does not have",
-                OutOfBounds,
+                Descriptor,
                 &[swap("mov.u16 %rs1, 3;", 1, 1, "mov.u16 %rs1, 7;")],
             ),
         ],

@@ -19,7 +19,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "a wait for the group before",
                 Race,
-                &[swap("cp.async.wait_group 1;", 1, 1, "cp.async.wait_group 2;")],
+                &[swap(
+                    "cp.async.wait_group 1;",
+                    1,
+                    1,
+                    "cp.async.wait_group 2;",
+                )],
             ),
             mutant(
                 "groups that are not committed",

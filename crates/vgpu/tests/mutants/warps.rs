@@ -129,7 +129,12 @@ pub(super) const KERNELS: &[Kernel] = &[
             mutant(
                 "pairs from the odd element on",
                 Misaligned,
-                &[swap("{%f16, %f17}, [%rd15];", 1, 1, "{%f16, %f17}, [%rd15+4];")],
+                &[swap(
+                    "{%f16, %f17}, [%rd15];",
+                    1,
+                    1,
+                    "{%f16, %f17}, [%rd15+4];",
+                )],
             ),
         ],
     ),

@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Event::new(EventFlags::DEFAULT)?;
     let end = Event::new(EventFlags::DEFAULT)?;
     start.record(&stream)?;
-    // SAFETY: the buffers outlive the stream's work, which is waited for below; the arguments are those
-    // of the kernels.
+    // SAFETY: the buffers outlive the stream's work, which is waited for below; the arguments are
+    // those of the kernels.
     unsafe {
         x.async_copy_from(&pinned, &stream)?;
         launch!(saxpy<<<grid, block, 0, stream>>>(

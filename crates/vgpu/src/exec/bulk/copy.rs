@@ -165,7 +165,7 @@ impl Route {
 
     /// Tells the race detector what `agent` reads.
     pub(super) fn announce_reads(&self, env: &mut Env<'_>, plan: &Plan, agent: AgentId, pc: u32) {
-        announce(env, self.from, &plan.sources, agent, pc, None);
+        announce(env, self.from, &plan.sources, agent, pc, Touch::Read);
         let (Some(race), Some(address)) = (&mut env.race, plan.map_address) else {
             return;
         };
@@ -191,8 +191,8 @@ impl Route {
         pc: u32,
         update: Option<Update>,
     ) {
-        let unit = update.map(|update| update.element.bytes());
-        announce(env, self.to, &plan.destinations, agent, pc, Some(unit));
+        let touch = update.map_or(Touch::Write, |update| Touch::Update(update.element.bytes()));
+        announce(env, self.to, &plan.destinations, agent, pc, touch);
     }
 
     /// Reads the source.
@@ -316,40 +316,47 @@ impl Memory {
     }
 }
 
+/// What an operation does to its runs.
+enum Touch {
+    Read,
+    Write,
+    /// Updates elements of so many bytes.
+    Update(u32),
+}
+
 fn announce(
     env: &mut Env<'_>,
     memory: Memory,
     runs: &[(u64, u64)],
     agent: AgentId,
     pc: u32,
-    write: Option<Option<u32>>,
+    touch: Touch,
 ) {
     let space = match memory {
         Memory::Global => Space::Global,
         Memory::Shared(rank) => Space::Shared(env.cluster.blocks[rank].uid),
     };
-    for &(address, bytes) in runs {
-        let Some(race) = &mut env.race else { return };
-        let mut range = RangeAccess {
-            space,
-            kind: AccessKind::Read,
-            proxy: Proxy::Async,
-            address,
-            bytes,
-            inst: pc,
-        };
-        let conflict = match write {
-            None => race.agent_access(agent, &range),
-            Some(None) => {
-                range.kind = AccessKind::Write;
-                race.agent_access(agent, &range)
-            }
-            // Each element is updated in one relaxed step of gpu scope.
-            Some(Some(unit)) => race.agent_update(agent, &range, Scope::Gpu, unit),
-        };
-        if let Some(conflict) = conflict {
-            env.note_conflict(conflict);
-        }
+    let kind = match touch {
+        Touch::Read => AccessKind::Read,
+        Touch::Write => AccessKind::Write,
+        Touch::Update(_) => AccessKind::Rmw,
+    };
+    let range = RangeAccess {
+        space,
+        kind,
+        proxy: Proxy::Async,
+        address: 0,
+        bytes: 0,
+        inst: pc,
+    };
+    let Some(race) = &mut env.race else { return };
+    let conflict = match touch {
+        // Each element is updated in one relaxed step of gpu scope.
+        Touch::Update(unit) => race.agent_updates(agent, &range, runs, Scope::Gpu, unit),
+        _ => race.agent_accesses(agent, &range, runs),
+    };
+    if let Some(conflict) = conflict {
+        env.note_conflict(conflict);
     }
 }
 

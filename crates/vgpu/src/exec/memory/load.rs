@@ -4,7 +4,7 @@ use super::data::{Scalar, Values, check_written, read};
 use super::lanes::{Use, each_group};
 use super::qualifiers::{Opcode, elements, parse, space_of, take_policy};
 use crate::exec::{Core, Flow, Handler};
-use crate::lane::LANES;
+use crate::lane::{LANES, each};
 use crate::program::{Address, Builder, Class, Definedness, Dst, LoadError};
 use crate::ptx::ast::{Space, Type};
 use crate::race::{Kind, Order};
@@ -107,9 +107,11 @@ impl Plan {
             });
         }
         Box::new(move |core, mask| {
-            let values = load.values::<E>(core, mask)?;
-            load.set(core, &values, mask);
-            Ok(Flow::Next)
+            core.arch.dispatch(|| {
+                let values = load.values::<E>(core, mask)?;
+                load.set(core, &values, mask);
+                Ok(Flow::Next)
+            })
         })
     }
 }
@@ -136,12 +138,12 @@ impl<const V: usize> Load<V> {
         for ((dst, spread), row) in self.into.iter().zip(values) {
             match spread {
                 0 => core.set(*dst, row, mask),
-                2 => core.set(*dst, &row.map(|value| value.sign_extend() as u16), mask),
-                4 => core.set(*dst, &row.map(|value| value.sign_extend() as u32), mask),
-                8 => core.set(*dst, &row.map(Scalar::sign_extend), mask),
+                2 => core.set(*dst, &each(row, |value| value.sign_extend() as u16), mask),
+                4 => core.set(*dst, &each(row, |value| value.sign_extend() as u32), mask),
+                8 => core.set(*dst, &each(row, Scalar::sign_extend), mask),
                 _ => core.set(
                     *dst,
-                    &row.map(|value| i128::from(value.sign_extend() as i64) as u128),
+                    &each(row, |value| i128::from(value.sign_extend() as i64) as u128),
                     mask,
                 ),
             }

@@ -57,25 +57,27 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
 fn handler<E: Scalar, const V: usize>(usage: Use, address: Address, from: &[Src]) -> Handler {
     let from: [Src; V] = std::array::from_fn(|v| from[v]);
     Box::new(move |core: &mut Core<'_>, mask| {
-        let addresses = core.addresses(&address);
-        let values = from.map(|src| core.get::<E>(src));
-        let defined = if core.env.checks.registers {
-            from.map(|src| core.defined(src))
-        } else {
-            [u32::MAX; V]
-        };
-        each_group(core, &usage, &addresses, mask, |core, group| {
-            let reaches_global = matches!(group.region, Region::Allocation(_));
-            if reaches_global && usage.space != Space::Global {
-                let missing = group.lanes & !defined.iter().fold(u32::MAX, |all, d| all & d);
-                if missing != 0 {
-                    complain(core, missing);
+        core.arch.dispatch(|| {
+            let addresses = core.addresses(&address);
+            let values = from.map(|src| core.get::<E>(src));
+            let defined = if core.env.checks.registers {
+                from.map(|src| core.defined(src))
+            } else {
+                [u32::MAX; V]
+            };
+            each_group(core, &usage, &addresses, mask, |core, group| {
+                let reaches_global = matches!(group.region, Region::Allocation(_));
+                if reaches_global && usage.space != Space::Global {
+                    let missing = group.lanes & !defined.iter().fold(u32::MAX, |all, d| all & d);
+                    if missing != 0 {
+                        complain(core, missing);
+                    }
                 }
-            }
-            write(core, group, &values, &defined);
-            Ok(())
-        })?;
-        Ok(Flow::Next)
+                write(core, group, &values, &defined);
+                Ok(())
+            })?;
+            Ok(Flow::Next)
+        })
     })
 }
 

@@ -378,6 +378,47 @@ fn a_cluster_exchanges_through_its_shared_memory() {
 }
 
 #[test]
+fn the_shared_memory_of_a_block_ends_with_it() {
+    // Block 1 ends at once while block 0 looks at its memory again and again.
+    let body = |end: &str| {
+        format!(
+            "    mov.u32 %r1, smem;
+    st.shared.u32 [%r1], %t;
+    barrier.cluster.arrive; barrier.cluster.wait;
+    mov.u32 %r2, %cluster_ctarank;
+    setp.ne.u32 %p0, %r2, 0;
+    @%p0 bra END;
+    mapa.shared::cluster.u32 %r3, %r1, 1;
+    mov.u32 %r4, 0;
+MORE:
+    ld.shared::cluster.u32 %r5, [%r3];
+    add.u32 %r4, %r4, 1;
+    setp.lt.u32 %p1, %r4, 1000;
+    @%p1 bra MORE;
+END:
+    {end}"
+        )
+    };
+    let run = |body: &str| {
+        let memory = Memory::new(1, true);
+        let out = buffer(&memory, &[0_u32; 1]);
+        let launch = Launch {
+            blocks: [2, 1, 1],
+            cluster: [2, 1, 1],
+            ..block(&memory, 1)
+        };
+        let outcome = launch.run(&kernel(body), "k", &params(&[out.base()]));
+        assert!(outcome.reports.is_empty(), "{outcome:?}");
+        outcome.fault
+    };
+    let sync = "barrier.cluster.arrive; barrier.cluster.wait;";
+    assert!(run(&body(sync)).is_none());
+    let fault = run(&body("")).expect("a fault");
+    assert_eq!(fault.kind, Kind::UseAfterFree);
+    assert!(fault.message.contains("of rank 1, have exited"), "{fault}");
+}
+
+#[test]
 fn arrivals_are_counted() {
     let (_, outcome) = run_seeded("    bar.sync 0;\n    bar.sync 0;", 128, 1);
     assert_eq!(outcome.counters.barrier_arrivals, 8);

@@ -54,6 +54,29 @@ fn bytes_that_never_come() {
 }
 
 #[test]
+fn a_suspended_wait_may_end_before_the_phase() {
+    // Nobody looks at the result, which is mostly true.
+    let body = inits(&[1])
+        + "    setp.ne.u32 %p0, %l, 0;
+    @%p0 bra END;
+    setp.ne.u32 %p0, %w, 0;
+    @%p0 bra READ;
+    st.shared.u32 [smem], 7;
+    mbarrier.arrive.shared.b64 _, [smem+2048];
+    bra END;
+READ:
+    mbarrier.try_wait.parity.shared.b64 %p1, [smem+2048], 0;
+    ld.shared.u32 %r1, [smem];
+END:";
+    let races = |seed| {
+        let reports = complaints(&body, 64, seed);
+        reports.iter().any(|report| report.kind == Kind::Race)
+    };
+    let count = (0..100).filter(|seed| races(*seed)).count();
+    assert!((1..50).contains(&count), "{count} of 100 schedules race");
+}
+
+#[test]
 fn more_bytes_than_were_expected() {
     let report = complaint(
         &(inits(&[1])

@@ -290,6 +290,37 @@ DONE:";
 }
 
 #[test]
+fn lanes_meet_at_different_warp_barriers() {
+    let exchange = |low: &str, high: &str| {
+        format!(
+            "    shl.b32 %r1, %l, 2;
+    mov.u32 %r2, smem;
+    add.u32 %r3, %r2, %r1;
+    st.shared.u32 [%r3], %t;
+    setp.lt.u32 %p0, %l, 16;
+    @%p0 bra LOW;
+    {high}
+    bra DONE;
+LOW:
+    {low}
+DONE:
+    xor.b32 %r1, %r1, 64;
+    add.u32 %r3, %r2, %r1;
+    ld.shared.u32 %r4, [%r3];
+    st.global.u32 [%mine], %r4;"
+        )
+    };
+    let all = "bar.warp.sync -1;";
+    for seed in 0..10 {
+        let out = clean(&exchange(all, all), 32, seed);
+        assert!(out.iter().zip(0..).all(|(value, lane: u32)| *value == lane ^ 16));
+    }
+    complaint(&exchange(all, ""), 32, Kind::WarpRace);
+    // Of other masks they are no pair.
+    complaint(&exchange("bar.warp.sync 0xffff;", all), 32, Kind::WarpRace);
+}
+
+#[test]
 fn a_warp_barrier_orders_memory_and_a_vote_does_not() {
     let exchange = |sync: &str| {
         format!(

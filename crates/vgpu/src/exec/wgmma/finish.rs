@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use pulp::NullaryFnOnce;
+
 use super::super::fragments::round_f16;
 use super::super::matrix::whole_warp;
 use super::super::{Core, Env, Fault, Flow};
@@ -58,10 +60,11 @@ fn complete(env: &mut Env<'_>, rank: usize, group: usize, until: u64) {
     let operations = state.queue.iter_mut().take(count);
     for operation in operations.filter(|operation| !operation.executed) {
         operation.executed = true;
-        env.arch.dispatch(
-            #[inline(always)]
-            || product(operation, &mut state.tiles, &block.shared),
-        );
+        env.arch.dispatch(Product {
+            operation,
+            tiles: &mut state.tiles,
+            shared: &block.shared,
+        });
         operation.left = Default::default();
         if let Some(race) = &mut env.race {
             for agent in operation.agents.iter_mut().filter_map(Option::take) {
@@ -72,7 +75,22 @@ fn complete(env: &mut Env<'_>, rank: usize, group: usize, until: u64) {
     }
 }
 
-/// `D += A·B` for the four warps.
+/// `D += A·B` for the four warps, to be compiled for the vector extensions of this CPU.
+struct Product<'a> {
+    operation: &'a Operation,
+    tiles: &'a mut [Vec<(Arc<Form>, Dense)>; WARPS],
+    shared: &'a Shared,
+}
+
+impl NullaryFnOnce for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        product(self.operation, self.tiles, self.shared);
+    }
+}
+
 #[inline(always)]
 fn product(operation: &Operation, tiles: &mut [Vec<(Arc<Form>, Dense)>; WARPS], shared: &Shared) {
     let what = &*operation.what;

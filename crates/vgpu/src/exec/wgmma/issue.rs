@@ -47,13 +47,19 @@ pub(super) fn issue(core: &mut Core<'_>, mask: u32, what: &Arc<Form>) -> Result<
             Some(bits) => chunk_addresses(core, what, bits, side),
             None => Ok(Vec::new()),
         });
+        let [left, right] = [left?, right?];
+        let right_runs = match core.env.race {
+            Some(_) => runs(right.clone()),
+            None => Vec::new(),
+        };
         let operation = Operation {
             pc,
             what: Arc::clone(what),
             issued: 0,
             passed: 0,
             operands,
-            chunks: [left?, right?],
+            chunks: [left, right],
+            right_runs,
             left: Default::default(),
             agents: Default::default(),
             clock: Clock::default(),
@@ -188,23 +194,18 @@ fn announce(core: &mut Core<'_>, group: usize, index: usize) {
     let operation = &mut block.warpgroups[group].queue[index];
     let agent = race.spawn(id, u32::MAX, core.pc);
     operation.agents[member] = Some(agent);
-    let [left, right] = &operation.chunks;
-    let own = own_rows(left, operation.what.major[0], member);
-    let mut conflicts = Vec::new();
-    for (address, bytes) in [own, right.clone()].into_iter().flat_map(runs) {
-        conflicts.extend(race.agent_access(
-            agent,
-            &RangeAccess {
-                space: Space::Shared(block.uid),
-                kind: AccessKind::Read,
-                proxy: Proxy::Async,
-                address: u64::from(address),
-                bytes: u64::from(bytes),
-                inst: core.pc,
-            },
-        ));
-    }
-    for conflict in conflicts {
+    let own = own_rows(&operation.chunks[0], operation.what.major[0], member);
+    let range = RangeAccess {
+        space: Space::Shared(block.uid),
+        kind: AccessKind::Read,
+        proxy: Proxy::Async,
+        address: 0,
+        bytes: 0,
+        inst: core.pc,
+    };
+    let mut runs = runs(own);
+    runs.extend_from_slice(&operation.right_runs);
+    if let Some(conflict) = race.agent_accesses(agent, &range, &runs) {
         core.env.note_conflict(conflict);
     }
 }
@@ -247,10 +248,11 @@ fn check_written(core: &mut Core<'_>, group: usize, index: usize) {
 }
 
 /// Chunks as runs, so that the race detector sees few of them.
-fn runs(mut chunks: Vec<u32>) -> Vec<(u32, u32)> {
+fn runs(mut chunks: Vec<u32>) -> Vec<(u64, u64)> {
     chunks.sort_unstable();
-    let mut runs: Vec<(u32, u32)> = Vec::new();
+    let mut runs: Vec<(u64, u64)> = Vec::new();
     for chunk in chunks {
+        let chunk = u64::from(chunk);
         match runs.last_mut() {
             Some((start, bytes)) if chunk <= *start + *bytes => *bytes = chunk + 16 - *start,
             _ => runs.push((chunk, 16)),

@@ -81,6 +81,8 @@ struct Operation {
     operands: Operands,
     /// Where the 16-byte chunks of A and B lie in shared memory.
     chunks: [Vec<u32>; 2],
+    /// Where B lies, in runs `(first byte, bytes)`, for the race detector.
+    right_runs: Vec<(u64, u64)>,
     /// A from registers, by warp: 16 × K.
     left: [Option<Dense>; WARPS],
     /// Each warp's part of it, in the race detector.

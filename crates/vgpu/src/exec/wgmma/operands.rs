@@ -1,7 +1,8 @@
 //! The matrices of a `wgmma` as dense arrays: out of registers, out of shared memory.
 
 use super::super::fragments::{
-    bf16_to_f32, f16_to_f32, floats, fp8_to_f32, integers, join_f16, put_pair, put_rows, split_f16, take_pair,
+    bf16_to_f32, f16_to_f32, floats, fp8_to_f32, integers, join_f16, put_pair, put_rows, split_f16,
+    take_pair,
 };
 use super::super::{Core, Fault};
 use super::{Form, ROWS};
@@ -36,23 +37,17 @@ impl Dense {
         if element.is_small_int() {
             let mut tile = [[0; K]; ROWS];
             for (register, src) in registers.iter().enumerate() {
-                integers(
-                    &core.get(*src),
-                    element, |values| {
-                        put_rows(&mut tile, register, values);
-                    },
-                );
+                integers(&core.get(*src), element, |values| {
+                    put_rows(&mut tile, register, values);
+                });
             }
             return Self::Integer(tile.as_flattened().to_vec());
         }
         let mut tile = [[0.0; K]; ROWS];
         for (register, src) in registers.iter().enumerate() {
-            floats(
-                &core.get(*src),
-                element, |values| {
-                    put_rows(&mut tile, register, values);
-                },
-            );
+            floats(&core.get(*src), element, |values| {
+                put_rows(&mut tile, register, values);
+            });
         }
         let mut values = tile.as_flattened().to_vec();
         if what.negate[0] {

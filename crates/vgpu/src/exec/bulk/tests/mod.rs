@@ -1,5 +1,6 @@
 //! Bulk copies through PTX.
 
+mod barriers;
 mod linear;
 mod stores;
 mod tensor;
