@@ -44,7 +44,7 @@ pub struct Counters {
     pub thread_instructions: u64,
     /// Branches at which lanes parted.
     pub divergent_branches: u64,
-    /// Branches in all.
+    /// Branches that some lane took.
     pub branches: u64,
     /// Global loads.
     pub global_read: Traffic,

@@ -72,6 +72,7 @@ pub mod program;
 pub mod ptx;
 pub mod race;
 pub mod report;
+pub mod vector;
 
 pub use host::{
     Config, Event, Function, LaunchConfig, LaunchRecord, Machine, Module, Stream, StreamFlags,

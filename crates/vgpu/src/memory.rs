@@ -11,7 +11,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::sync::{Arc, RwLock};
 
 /// First address of device 0; a device owns `1 << DEVICE_SHIFT` bytes of address space.
@@ -440,6 +442,30 @@ impl Table {
             freed: self.freed.clone(),
             viewer: Some((device, visible)),
         }
+    }
+
+    /// As [`Self::find`], for somebody who comes again: looks first where `hint` says, and leaves there
+    /// where it was.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    #[inline]
+    pub fn find_again(
+        &self,
+        address: u64,
+        bytes: u64,
+        hint: &AtomicUsize,
+    ) -> Result<usize, AddressError> {
+        let last = hint.load(Ordering::Relaxed);
+        if let Some(allocation) = self.live.get(last) {
+            let offset = address.wrapping_sub(allocation.base);
+            if offset < allocation.bytes && bytes <= allocation.bytes - offset {
+                return Ok(last);
+            }
+        }
+        let found = self.find(address, bytes)?;
+        hint.store(found, Ordering::Relaxed);
+        Ok(found)
     }
 
     /// The allocation with an index that [`Self::find`] returned.

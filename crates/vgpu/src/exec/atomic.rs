@@ -2,6 +2,8 @@
 //!
 //! The lanes of a warp follow one another, lowest first; PTX leaves their order open.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::memory::{
     Group, Region, Scalar, Use, changes, check_written, each_group, elements, once, scope,
     space_of, take_policy,
@@ -229,6 +231,7 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
             scope: w.scope.unwrap_or(Scope::Gpu),
             bytes: (vector * ty.bytes()) as u32,
             unit: ty.bytes() as u32,
+            hint: AtomicUsize::default(),
         },
         address,
         into,

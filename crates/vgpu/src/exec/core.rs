@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pulp::Arch;
+use crate::vector::Vector;
 
 use crate::counters::Counters;
 use crate::lane::{LANES, Value, each};
@@ -50,7 +50,7 @@ pub struct Env<'m> {
     /// Device memory as it was allocated when this slice of the run began.
     pub memory: Arc<Table>,
     /// The vector extensions of this CPU.
-    pub arch: Arch,
+    pub arch: Vector,
     /// Which checks are on.
     pub checks: Checks,
     /// The race detector, when that check is on.
@@ -82,7 +82,7 @@ pub struct Core<'m> {
     /// Label ids of [`Flow::Scatter`].
     pub scatter: [u32; LANES],
     /// The same as `env.arch`, close at hand.
-    pub arch: Arch,
+    pub arch: Vector,
 }
 
 impl Core<'_> {
@@ -165,7 +165,9 @@ impl Core<'_> {
     #[inline(always)]
     pub fn addresses(&self, address: &Address) -> [u64; LANES] {
         if address.base.rows == 2 {
-            each(&self.get::<u64>(address.base), |base| base.wrapping_add_signed(address.offset))
+            each(&self.get::<u64>(address.base), |base| {
+                base.wrapping_add_signed(address.offset)
+            })
         } else {
             each(&self.get::<u32>(address.base), |base| {
                 u64::from(base.wrapping_add(address.offset as u32))

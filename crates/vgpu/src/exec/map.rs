@@ -1,17 +1,18 @@
 //! Handlers of instructions that map lanes to lanes: the same loop for every operation.
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
 
 use super::{Core, Flow, Handler};
 use crate::lane::{LANES, Value};
 use crate::program::{Dst, Src};
+use crate::vector::Vector;
 
 /// Runs `f` compiled for the vector extensions of this CPU.
 ///
 /// `f` must be a closure with `#[inline(always)]`, else it is compiled once for all CPUs and only
 /// called from here.
 #[inline(always)]
-pub(super) fn vectorise<R>(arch: Arch, f: impl FnMut() -> R) -> R {
+pub(super) fn vectorise<R>(arch: Vector, f: impl FnMut() -> R) -> R {
     /// Calls the closure's body: its `FnOnce` would be a shim that the attribute does not reach.
     struct Body<F>(F);
 

@@ -28,6 +28,7 @@ use crate::memory::Table;
 use crate::program::Program;
 use crate::race::{Clock, Detector, WarpInfo};
 use crate::report::Report;
+use crate::vector::Vector;
 
 /// Executed instructions, for `--trace`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -508,7 +509,7 @@ fn run_turns(
     context: &mut RunContext<'_>,
     turns: u32,
 ) -> Result<ClusterEnd, Box<Fault>> {
-    let arch = pulp::Arch::new();
+    let arch = Vector::new();
     let mut futile = 0;
     for _ in 0..turns {
         cluster.turn += 1;
@@ -586,7 +587,7 @@ fn deliver(
     grid: &Grid,
     counters: &mut Counters,
     context: &mut RunContext<'_>,
-    arch: pulp::Arch,
+    arch: Vector,
     hurry: bool,
 ) -> Result<(), Box<Fault>> {
     let mut hurry = hurry;

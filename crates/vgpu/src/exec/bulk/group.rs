@@ -124,8 +124,12 @@ impl BulkGroups {
             }
         }
         while concerned > 0
-            && let Some(group) = thread.groups.pop_front_if(|group| group.writing == 0)
+            && thread
+                .groups
+                .front()
+                .is_some_and(|group| group.writing == 0)
         {
+            let group = thread.groups.pop_front().unwrap_or_default();
             concerned -= 1;
             thread.first += 1;
             if half == Half::Read {

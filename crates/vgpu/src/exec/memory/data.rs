@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use super::lanes::{Group, Region, Shape};
 use crate::exec::Core;
-use crate::lane::{LANES, Row, Value, lanes};
+use crate::lane::{LANES, Value, lanes};
 use crate::machine::{all_bits, mark_bits};
 use crate::memory::Allocation;
 use crate::report::Kind;
@@ -64,9 +64,6 @@ impl Scalar for u128 {
 /// What the lanes of an instruction load or store: element after element, 32 lanes each.
 pub(super) type Values<E, const V: usize> = [[E; LANES]; V];
 
-/// The bytes of a whole warp, lane after lane, 16 bytes a lane at most.
-type Bytes = [Row; 4];
-
 /// Reads the lanes of a group.
 #[inline(always)]
 pub(super) fn read<E: Scalar, const V: usize>(
@@ -124,23 +121,24 @@ fn read_from<E: Scalar, const V: usize>(
     let first = group.first();
     match group.shape {
         Shape::Run => {
-            let mut bytes: Bytes = [Row([0; LANES]); 4];
-            let count = group.lanes.count_ones() as usize;
-            let all: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
-            let start = first * V * size;
-            if count == LANES {
-                // A length that the compiler knows.
-                bulk(group.offset(first), &mut all[..LANES * V * size]);
-            } else {
+            let (start, count) = (first * V, group.lanes.count_ones() as usize * V);
+            if let [row] = &mut out[..] {
+                // Nothing between the elements.
                 bulk(
                     group.offset(first),
-                    &mut all[start..start + count * V * size],
+                    bytemuck::cast_slice_mut(&mut row[start..start + count]),
                 );
+                return;
             }
-            let elements: &[E] = bytemuck::cast_slice(&bytes);
+            let mut elements = [[E::default(); V]; LANES];
+            let flat = elements.as_flattened_mut();
+            bulk(
+                group.offset(first),
+                bytemuck::cast_slice_mut(&mut flat[start..start + count]),
+            );
             for (v, row) in out.iter_mut().enumerate() {
                 for lane in 0..LANES {
-                    row[lane] = elements[lane * V + v];
+                    row[lane] = elements[lane][v];
                 }
             }
         }
@@ -232,19 +230,26 @@ fn run<E: Scalar, const V: usize>(
     values: &Values<E, V>,
     mut put: impl FnMut(u64, &[u8]),
 ) {
-    let size = size_of::<E>();
-    let mut bytes: Bytes = [Row([0; LANES]); 4];
-    let elements: &mut [E] = bytemuck::cast_slice_mut(&mut bytes);
+    let first = group.first();
+    let (start, count) = (first * V, group.lanes.count_ones() as usize * V);
+    if let [row] = &values[..] {
+        put(
+            group.offset(first),
+            bytemuck::cast_slice(&row[start..start + count]),
+        );
+        return;
+    }
+    let mut elements = [[E::default(); V]; LANES];
     for (v, row) in values.iter().enumerate() {
         for lane in 0..LANES {
-            elements[lane * V + v] = row[lane];
+            elements[lane][v] = row[lane];
         }
     }
-    let first = group.first();
-    let start = first * V * size;
-    let all: &[u8] = bytemuck::cast_slice(&bytes);
-    let count = group.lanes.count_ones() as usize * V * size;
-    put(group.offset(first), &all[start..start + count]);
+    let flat = elements.as_flattened();
+    put(
+        group.offset(first),
+        bytemuck::cast_slice(&flat[start..start + count]),
+    );
 }
 
 /// Reports lanes that read bytes which nobody wrote.

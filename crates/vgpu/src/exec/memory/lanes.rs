@@ -4,6 +4,8 @@
 //! like, in bounds and aligned. Nearly always there is one group, and its addresses run on from lane
 //! to lane; everything here is made to find that out quickly.
 
+use std::sync::atomic::AtomicUsize;
+
 use crate::exec::space::locate;
 use crate::exec::{Core, Fault, Place, Problem, Target};
 use crate::lane::{LANES, lanes};
@@ -14,7 +16,7 @@ use crate::race::{self, Access, Kind, Order, Proxy, Scope};
 use crate::report;
 
 /// What an instruction does to memory: the same for all lanes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(in crate::exec) struct Use {
     /// The space of its addresses.
     pub space: Space,
@@ -28,6 +30,8 @@ pub(in crate::exec) struct Use {
     pub bytes: u32,
     /// Bytes of an element of the vector.
     pub unit: u32,
+    /// The allocation it went to the last time.
+    pub hint: AtomicUsize,
 }
 
 /// How the addresses of a group lie.
@@ -75,50 +79,81 @@ impl Group<'_> {
     /// The first lane.
     #[inline(always)]
     pub fn first(&self) -> usize {
-        self.lanes.trailing_zeros() as usize & (LANES - 1)
+        first_of(self.lanes)
     }
 }
 
-/// What one pass over the addresses tells.
-struct Survey {
-    shape: Shape,
-    /// Bits that are set in any address.
-    any: u64,
-    /// Whether all lanes are within the bounds.
-    inside: bool,
-}
-
-/// Looks at the addresses of `mask`: whether each has `bytes` bytes in `size` bytes from `start` on.
+/// Finds how the addresses of `mask` lie.
 #[inline(always)]
-fn survey(addresses: &[u64; LANES], mask: u32, bytes: u32, start: u64, size: u64) -> Survey {
-    let first = mask.trailing_zeros() as usize & (LANES - 1);
-    let origin = addresses[first];
+fn shape_of(addresses: &[u64; LANES], mask: u32, bytes: u32) -> Shape {
     let step = u64::from(bytes);
-    let zeroth = origin.wrapping_sub(first as u64 * step);
-    let room = size.checked_sub(step);
-    let limit = room.unwrap_or(0);
-    let (mut differs, mut parts, mut any, mut outside) = (0_u64, 0_u64, 0_u64, room.is_none());
-    for lane in 0..LANES {
-        let on = u64::from(mask >> lane & 1).wrapping_neg();
-        let address = addresses[lane];
-        differs |= (address ^ zeroth.wrapping_add(lane as u64 * step)) & on;
-        parts |= (address ^ origin) & on;
-        any |= address & on;
-        outside |= (address.wrapping_sub(start) & on) > limit;
+    let origin = addresses[first_of(mask)];
+    // Loops over all lanes become vector code; which one it is to be, the second lane tells.
+    if mask == u32::MAX && addresses[1] != origin {
+        let differs = (0..LANES).fold(0, |bits, lane| {
+            bits | (addresses[lane] ^ origin.wrapping_add(lane as u64 * step))
+        });
+        return if differs == 0 {
+            Shape::Run
+        } else {
+            Shape::Scattered
+        };
     }
-    let neighbours = (mask >> first).wrapping_add(1) & (mask >> first) == 0;
-    let shape = if parts == 0 {
-        Shape::Same
-    } else if differs == 0 && neighbours {
-        Shape::Run
-    } else {
-        Shape::Scattered
+    if mask == u32::MAX {
+        let differs = addresses
+            .iter()
+            .fold(0, |bits, address| bits | (address ^ origin));
+        return if differs == 0 {
+            Shape::Same
+        } else {
+            Shape::Scattered
+        };
+    }
+    let first = first_of(mask);
+    let (mut same, mut run) = (true, (mask >> first) & (mask >> first).wrapping_add(1) == 0);
+    for lane in lanes(mask) {
+        same &= addresses[lane] == origin;
+        run &= addresses[lane] == origin.wrapping_add((lane - first) as u64 * step);
+    }
+    match (same, run) {
+        (true, _) => Shape::Same,
+        (_, true) => Shape::Run,
+        _ => Shape::Scattered,
+    }
+}
+
+/// Whether every lane of `mask` has `bytes` aligned bytes within `size` bytes from `start` on.
+#[inline(always)]
+fn fit(
+    addresses: &[u64; LANES],
+    mask: u32,
+    shape: Shape,
+    bytes: u32,
+    [start, size]: [u64; 2],
+) -> bool {
+    let Some(room) = size.checked_sub(u64::from(bytes)) else {
+        return false;
     };
-    Survey {
-        shape,
-        any,
-        inside: !outside,
+    let low = u64::from(bytes - 1);
+    let one =
+        |lane: usize| addresses[lane] & low == 0 && addresses[lane].wrapping_sub(start) <= room;
+    match shape {
+        Shape::Same => one(first_of(mask)),
+        // What is between two lanes that fit, fits.
+        Shape::Run => one(first_of(mask)) && one(last_of(mask)),
+        Shape::Scattered if mask == u32::MAX => (0..LANES).fold(true, |all, lane| all & one(lane)),
+        Shape::Scattered => lanes(mask).all(one),
     }
+}
+
+#[inline(always)]
+fn first_of(mask: u32) -> usize {
+    mask.trailing_zeros() as usize & (LANES - 1)
+}
+
+#[inline(always)]
+fn last_of(mask: u32) -> usize {
+    31 - mask.leading_zeros() as usize & (LANES - 1)
 }
 
 /// Sorts, checks, counts and tracks the lanes of an access, then hands them on group by group.
@@ -140,10 +175,16 @@ pub(in crate::exec) fn each_group(
         Space::Local | Space::Reg => Some(Target::Local),
         Space::Param => Some(Target::Param),
         Space::Shared | Space::SharedCluster => {
-            let any = any_bits(addresses, mask);
-            (any >> CLUSTER_SHIFT == 0).then_some(Target::Shared(own))
+            let inside = |address: u64| address >> CLUSTER_SHIFT == 0;
+            all(addresses, mask, inside).then_some(Target::Shared(own))
         }
-        Space::Generic => no_window(addresses, mask).then_some(Target::Global),
+        Space::Generic => {
+            const FIRST: u64 = SHARED_WINDOW;
+            const SPAN: u64 = PARAM_WINDOW + WINDOW_BYTES - FIRST;
+            const { assert!(SHARED_WINDOW < LOCAL_WINDOW && LOCAL_WINDOW < PARAM_WINDOW) };
+            let outside = |address: u64| address.wrapping_sub(FIRST) >= SPAN;
+            all(addresses, mask, outside).then_some(Target::Global)
+        }
     };
     if let Some(target) = target {
         return within(core, usage, target, addresses, mask, &mut act);
@@ -169,24 +210,16 @@ pub(in crate::exec) fn each_group(
     Ok(())
 }
 
+/// Whether something holds for the addresses of all lanes.
 #[inline(always)]
-fn any_bits(addresses: &[u64; LANES], mask: u32) -> u64 {
-    (0..LANES).fold(0, |any, lane| {
-        any | addresses[lane] & u64::from(mask >> lane & 1).wrapping_neg()
-    })
-}
-
-/// Whether every generic address of `mask` is one of global memory.
-#[inline(always)]
-fn no_window(addresses: &[u64; LANES], mask: u32) -> bool {
-    const FIRST: u64 = SHARED_WINDOW;
-    const SPAN: u64 = PARAM_WINDOW + WINDOW_BYTES - FIRST;
-    const { assert!(SHARED_WINDOW < LOCAL_WINDOW && LOCAL_WINDOW < PARAM_WINDOW) };
-    let mut found = false;
-    for lane in 0..LANES {
-        found |= mask >> lane & 1 != 0 && addresses[lane].wrapping_sub(FIRST) < SPAN;
+fn all(addresses: &[u64; LANES], mask: u32, holds: impl Fn(u64) -> bool) -> bool {
+    if mask == u32::MAX {
+        addresses
+            .iter()
+            .fold(true, |all, &address| all & holds(address))
+    } else {
+        lanes(mask).all(|lane| holds(addresses[lane]))
     }
-    !found
 }
 
 /// The lanes of one target.
@@ -199,7 +232,7 @@ fn within(
     mask: u32,
     act: &mut impl FnMut(&mut Core<'_>, &Group<'_>) -> Result<(), Box<Fault>>,
 ) -> Result<(), Box<Fault>> {
-    let first = addresses[mask.trailing_zeros() as usize & (LANES - 1)];
+    let first = addresses[first_of(mask)];
     let found = match target {
         Target::Global => core
             .env
@@ -229,8 +262,7 @@ fn within(
     let Some((region, start, size)) = found else {
         return unusual(core, usage, target, addresses, mask, act);
     };
-    let survey = survey(addresses, mask, usage.bytes, start, size);
-    let aligned = survey.any & u64::from(usage.bytes - 1) == 0;
+    let shape = shape_of(addresses, mask, usage.bytes);
     // Constant memory is told apart here, where the allocation is at hand.
     let allowed = match region {
         Region::Allocation(index) => {
@@ -243,10 +275,10 @@ fn within(
         Region::Param => usage.kind == Kind::Read,
         Region::Shared(_) | Region::Local => true,
     };
-    if !(survey.inside && aligned && allowed) {
+    if !(allowed && fit(addresses, mask, shape, usage.bytes, [start, size])) {
         return unusual(core, usage, target, addresses, mask, act);
     }
-    account(core, usage, target, addresses, mask, survey.shape);
+    account(core, usage, target, addresses, mask, shape);
     let base = match region {
         Region::Allocation(_) => start,
         Region::Shared(_) | Region::Local | Region::Param => 0,
@@ -256,7 +288,7 @@ fn within(
         &Group {
             region,
             lanes: mask,
-            shape: survey.shape,
+            shape,
             addresses,
             base,
         },

@@ -1,5 +1,7 @@
 //! `ld` and `ldu`.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::data::{Scalar, Values, check_written, read};
 use super::lanes::{Use, each_group};
 use super::qualifiers::{Opcode, elements, parse, space_of, take_policy};
@@ -10,7 +12,6 @@ use crate::ptx::ast::{Space, Type};
 use crate::race::{Kind, Order};
 
 /// A decoded load.
-#[derive(Clone, Copy)]
 struct Load<const V: usize> {
     usage: Use,
     address: Address,
@@ -54,6 +55,7 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
         scope: q.scope,
         bytes: (q.vector * q.ty.bytes()) as u32,
         unit: q.ty.bytes() as u32,
+        hint: AtomicUsize::default(),
     };
     let plan = Plan {
         usage,
@@ -107,11 +109,9 @@ impl Plan {
             });
         }
         Box::new(move |core, mask| {
-            core.arch.dispatch(|| {
-                let values = load.values::<E>(core, mask)?;
-                load.set(core, &values, mask);
-                Ok(Flow::Next)
-            })
+            let values = load.values::<E>(core, mask)?;
+            load.set(core, &values, mask);
+            Ok(Flow::Next)
         })
     }
 }

@@ -1,5 +1,7 @@
 //! `st`.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::data::{Scalar, write};
 use super::lanes::{Region, Use, each_group};
 use super::qualifiers::{Opcode, elements, parse, space_of, take_policy};
@@ -37,6 +39,7 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
         scope: q.scope,
         bytes: (q.vector * q.ty.bytes()) as u32,
         unit: q.ty.bytes() as u32,
+        hint: AtomicUsize::default(),
     };
     Ok(match (q.ty.bytes(), q.vector) {
         (1, 1) => handler::<u8, 1>(usage, address, &from),
@@ -57,27 +60,25 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
 fn handler<E: Scalar, const V: usize>(usage: Use, address: Address, from: &[Src]) -> Handler {
     let from: [Src; V] = std::array::from_fn(|v| from[v]);
     Box::new(move |core: &mut Core<'_>, mask| {
-        core.arch.dispatch(|| {
-            let addresses = core.addresses(&address);
-            let values = from.map(|src| core.get::<E>(src));
-            let defined = if core.env.checks.registers {
-                from.map(|src| core.defined(src))
-            } else {
-                [u32::MAX; V]
-            };
-            each_group(core, &usage, &addresses, mask, |core, group| {
-                let reaches_global = matches!(group.region, Region::Allocation(_));
-                if reaches_global && usage.space != Space::Global {
-                    let missing = group.lanes & !defined.iter().fold(u32::MAX, |all, d| all & d);
-                    if missing != 0 {
-                        complain(core, missing);
-                    }
+        let addresses = core.addresses(&address);
+        let values = from.map(|src| core.get::<E>(src));
+        let defined = if core.env.checks.registers {
+            from.map(|src| core.defined(src))
+        } else {
+            [u32::MAX; V]
+        };
+        each_group(core, &usage, &addresses, mask, |core, group| {
+            let reaches_global = matches!(group.region, Region::Allocation(_));
+            if reaches_global && usage.space != Space::Global {
+                let missing = group.lanes & !defined.iter().fold(u32::MAX, |all, d| all & d);
+                if missing != 0 {
+                    complain(core, missing);
                 }
-                write(core, group, &values, &defined);
-                Ok(())
-            })?;
-            Ok(Flow::Next)
-        })
+            }
+            write(core, group, &values, &defined);
+            Ok(())
+        })?;
+        Ok(Flow::Next)
     })
 }
 
