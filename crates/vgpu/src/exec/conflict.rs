@@ -156,7 +156,9 @@ impl<'a> Scene<'a> {
         };
         let inst = program.insts.get(party.inst as usize);
         let first = warp.warp * crate::lane::LANES as u32;
-        let here = self.here.is_some_and(|(_, here)| here.launch == grid.launch);
+        let here = self
+            .here
+            .is_some_and(|(_, here)| here.launch == grid.launch);
         let action = if here {
             action
         } else {

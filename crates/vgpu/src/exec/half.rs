@@ -1,7 +1,9 @@
 //! f16 and bf16 arithmetic, alone and in pairs. All of it rounds once, to nearest even.
 
+use super::map::vectorise;
 use super::modifiers::{Decoded, needs_target, refuse, rounding, sources, type_of};
-use super::{Handler, map1, map2, map3};
+use super::{Core, Flow, Handler, map1, map2, map3};
+use crate::lane::LANES;
 use crate::num::half::{self, Bf16, F16, Half};
 use crate::num::int::x2;
 use crate::num::{FTZ, KEEP, RN};
@@ -77,12 +79,23 @@ fn zip(
     f: impl Fn(u16, u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Handler {
     if pair {
-        map2(
-            d,
-            s,
-            #[inline(always)]
-            move |a, b| x2::zip(a, b, f),
-        )
+        let [a, b] = s;
+        Box::new(move |core: &mut Core<'_>, mask| {
+            let arch = core.arch;
+            vectorise(
+                arch,
+                #[inline(always)]
+                || {
+                    let (a, b) = (core.get::<u32>(a), core.get::<u32>(b));
+                    let out = halves(
+                        #[inline(always)]
+                        |lane, shift| f((a[lane] >> shift) as u16, (b[lane] >> shift) as u16),
+                    );
+                    core.set(d, &out, mask);
+                },
+            );
+            Ok(Flow::Next)
+        })
     } else {
         map2(d, s, f)
     }
@@ -95,15 +108,44 @@ fn zip3(
     f: impl Fn(u16, u16, u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Handler {
     if pair {
-        map3(
-            d,
-            s,
-            #[inline(always)]
-            move |a, b, c| x2::zip3(a, b, c, f),
-        )
+        let [a, b, c] = s;
+        Box::new(move |core: &mut Core<'_>, mask| {
+            let arch = core.arch;
+            vectorise(
+                arch,
+                #[inline(always)]
+                || {
+                    let (a, b) = (core.get::<u32>(a), core.get::<u32>(b));
+                    let c = core.get::<u32>(c);
+                    let out = halves(
+                        #[inline(always)]
+                        |lane, shift| {
+                            let half = |x: u32| (x >> shift) as u16;
+                            f(half(a[lane]), half(b[lane]), half(c[lane]))
+                        },
+                    );
+                    core.set(d, &out, mask);
+                },
+            );
+            Ok(Flow::Next)
+        })
     } else {
         map3(d, s, f)
     }
+}
+
+/// Pairs from `f(lane, shift)`: first all low halves, then all high ones, in loops that become vector
+/// code (both halves of a lane in one loop do not).
+#[inline(always)]
+fn halves(f: impl Fn(usize, u32) -> u16) -> [u32; LANES] {
+    let mut out = [0_u32; LANES];
+    for lane in 0..LANES {
+        out[lane] = f(lane, 0).into();
+    }
+    for lane in 0..LANES {
+        out[lane] |= u32::from(f(lane, 16)) << 16;
+    }
+    out
 }
 
 fn nearest(b: &mut Builder<'_, '_>, needed: bool) -> Result<(), LoadError> {

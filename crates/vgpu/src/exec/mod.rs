@@ -46,12 +46,12 @@ use self::modifiers::Domain;
 use crate::program::{Builder, LoadError, Special};
 use crate::ptx::ast::{Instruction, Operand};
 
-pub(crate) use self::conflict::Scene;
 pub use self::asynchronous::AsyncState;
 pub use self::bulk::BulkGroups;
+pub(crate) use self::conflict::Scene;
+pub use self::core::{Core, Env, Fault, Flow};
 pub use self::wgmma::Warpgroup;
 pub(crate) use self::wgmma::watch_registers;
-pub use self::core::{Core, Env, Fault, Flow};
 pub use map::{map1, map2, map3, map4};
 pub use mbarrier::Mbarriers;
 pub use space::{Place, Problem, Target};
@@ -89,9 +89,7 @@ pub(crate) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
         "addc" | "subc" | "madc" => carry::decode(b),
         "fma" if Domain::of(b) == Domain::Half => half::decode(b),
         "fma" | "copysign" | "testp" => float::decode(b),
-        "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => {
-            approximate::decode(b)
-        }
+        "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => approximate::decode(b),
         "popc" | "clz" | "brev" | "bfind" | "fns" | "bfe" | "bfi" | "bmsk" | "szext" | "dp4a"
         | "dp2a" => bits::decode(b),
         "and" | "or" | "xor" | "not" | "cnot" | "lop3" | "shl" | "shr" | "shf" | "prmt" => {

@@ -1,7 +1,9 @@
 //! A launch: its geometry and parameters, and the making of its blocks.
 
-use std::sync::{Arc, OnceLock};
+#![allow(clippy::vec_box, reason = "warps are large and change hands often")]
+
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use super::arch::Arch;
 use super::block::{Block, LOCAL_START, Shared};

@@ -14,8 +14,8 @@ mod warp;
 
 pub use arch::{Arch, SHARED_PER_BLOCK, THREADS_PER_BLOCK};
 pub use block::{
-    Arrival, Barrier, Block, CLUSTER_SHIFT, Gives, LOCAL_START, LOCAL_WINDOW, PARAM_WINDOW, SHARED_BASE,
-    SHARED_WINDOW, Shared, WINDOW_BYTES, Waiter,
+    Arrival, Barrier, Block, CLUSTER_SHIFT, Gives, LOCAL_START, LOCAL_WINDOW, PARAM_WINDOW,
+    SHARED_BASE, SHARED_WINDOW, Shared, WINDOW_BYTES, Waiter,
 };
 pub(crate) use block::{all_bits, mark_bits};
 pub use checks::Checks;

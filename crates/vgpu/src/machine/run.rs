@@ -5,6 +5,11 @@
 //! not depend on the threads. Blocks that do talk (atomics, strong accesses) are resident together up
 //! to what the device holds, and take turns on one thread.
 
+#![allow(
+    clippy::vec_box,
+    reason = "warps and clusters are large and change hands often"
+)]
+
 use std::collections::HashMap;
 use std::iter::Chain;
 use std::ops::Range;

@@ -608,7 +608,12 @@ impl<'a, 'm> Builder<'a, 'm> {
     /// The number in the module's `.target`: 90 of `sm_90a`.
     pub fn target_sm(&self) -> u32 {
         let digits = |c: char| !c.is_ascii_digit();
-        self.assembler.module.target.replace(digits, "").parse().unwrap_or(0)
+        self.assembler
+            .module
+            .target
+            .replace(digits, "")
+            .parse()
+            .unwrap_or(0)
     }
 
     /// Whether the module's `.target` has the suffix `a`.
@@ -650,5 +655,9 @@ fn is_float(ty: Type) -> bool {
 }
 
 fn is_integer(ty: Type) -> bool {
-    ty.is_signed() || matches!(ty, Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::U16x2)
+    ty.is_signed()
+        || matches!(
+            ty,
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::U16x2
+        )
 }

@@ -9,8 +9,11 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::observer::{Observer, Verdict, bits};
-use super::shadow::{Cell, Rec};
+use super::shadow::{Cell, Rec, WORDS};
 use super::types::Scope;
+
+/// An odd number whose multiples have well mixed high bits.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A quick hash for keys that are a few words.
 #[derive(Default)]
@@ -30,7 +33,7 @@ impl Hasher for Mix {
     }
 
     fn write_u64(&mut self, x: u64) {
-        self.0 = (self.0.rotate_left(23) ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = (self.0.rotate_left(23) ^ x).wrapping_mul(GOLDEN);
     }
 
     fn write_u32(&mut self, x: u32) {
@@ -44,7 +47,8 @@ impl Hasher for Mix {
 
 type Quick<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
 
-/// All sets of reads.
+/// All sets of reads. The lanes of a set are counted from that of the record which refers to it, so
+/// that reads of a tile by several warps, lane by lane, are one set and not one for each lane.
 #[derive(Debug)]
 struct Sets {
     list: Vec<Option<Box<[Rec]>>>,
@@ -59,8 +63,8 @@ struct Sets {
 const RECENT: usize = 256;
 
 fn recent_slot(from: Rec, new: Rec) -> usize {
-    let mix = (from.when ^ from.when >> 32 ^ new.when.rotate_left(20) ^ from.what)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mix =
+        (from.when ^ from.when >> 32 ^ new.when.rotate_left(20) ^ from.what).wrapping_mul(GOLDEN);
     (mix >> 56) as usize
 }
 
@@ -77,39 +81,39 @@ impl Default for Sets {
 }
 
 impl Sets {
-    fn members<'a>(&'a self, of: &'a Rec) -> &'a [Rec] {
-        match of.set_id() {
-            Some(id) => self
-                .list
-                .get(id as usize)
-                .and_then(|s| s.as_deref())
-                .unwrap_or(&[]),
-            None if of.is_none() => &[],
-            None => std::slice::from_ref(of),
-        }
+    fn members(&self, of: Rec) -> impl Iterator<Item = Rec> + '_ {
+        let single = (of.set_id().is_none() && !of.is_none()).then_some(of);
+        let set = of.set_id().and_then(|id| self.list.get(id as usize));
+        let set = set.and_then(|s| s.as_deref()).unwrap_or(&[]);
+        set.iter().map(move |r| r.turned(of.base())).chain(single)
     }
 
     /// The set `from` (or a single read) with one more read.
     fn add(&mut self, from: Rec, new: Rec, obs: &mut Observer) -> Rec {
-        let slot = &mut self.recent[recent_slot(from, new)];
-        if (slot.0, slot.1) == (from, new) {
-            return slot.2;
+        // Which lane it is makes no difference, only how the lanes of the reads differ.
+        let base = from.base();
+        let (from, new) = (from.turned(32 - base), new.turned(32 - base));
+        let slot = recent_slot(from, new);
+        let recent = &self.recent[slot];
+        if (recent.0, recent.1) == (from, new) {
+            return recent.2.turned(base);
         }
-        let to = self.step(from, new, obs);
-        self.recent[recent_slot(from, new)] = (from, new, to);
-        to
+        let to = match self.steps.get(&(from, new)) {
+            Some(&to) => to,
+            None => self.step(from, new, base, obs),
+        };
+        self.recent[slot] = (from, new, to);
+        to.turned(base)
     }
 
-    fn step(&mut self, from: Rec, new: Rec, obs: &mut Observer) -> Rec {
-        if let Some(&to) = self.steps.get(&(from, new)) {
-            return to;
-        }
+    /// As [`add`](Self::add), of records that are `base` further on than these.
+    fn step(&mut self, from: Rec, new: Rec, base: u32, obs: &mut Observer) -> Rec {
         let mut members: Vec<Rec> = Vec::new();
         let mut new_merged = new;
-        for &old in self.members(&from) {
+        for old in self.members(from) {
             if old.when == new.when && old.on(0) == new.on(0) {
                 new_merged = new_merged.on(new_merged.bytes() | old.bytes());
-            } else if !obs.replaces_everywhere(new, old) {
+            } else if !obs.replaces_everywhere(new.turned(base), old.turned(base)) {
                 members.push(old);
             }
         }
@@ -175,6 +179,51 @@ impl Histories {
     /// How much is held: sets of reads, and steps between them.
     pub(super) fn held(&self) -> usize {
         self.sets.ids.len().max(self.sets.steps.len() / 4)
+    }
+
+    /// The access `new` reaches every word of a run whose words all have the history `cell`. `false`:
+    /// the outcome depends on the word, and nothing has changed.
+    #[inline]
+    pub(super) fn step(&mut self, cell: &mut Cell, new: Rec, obs: &mut Observer) -> bool {
+        let before = *cell;
+        let slot = (before.other.when.wrapping_mul(GOLDEN) >> 62) as usize;
+        let (from, by, to) = &obs.steps[slot];
+        if *from == before && *by == new {
+            *cell = *to;
+            return true;
+        }
+        let same = Self::touch_quickly(cell, new, obs) || self.touch(cell, new, None, obs);
+        if same {
+            obs.steps[slot] = (before, new, *cell);
+        }
+        same
+    }
+
+    /// The access `rec` reaches the bytes `from..end` of the line at `base`, which has these words.
+    pub(super) fn words(
+        &mut self,
+        words: &mut [Cell; WORDS],
+        base: u64,
+        from: u64,
+        end: u64,
+        rec: Rec,
+        obs: &mut Observer,
+    ) {
+        let (first, last) = ((from - base) / 4, (end - 1 - base) / 4);
+        for w in first..=last {
+            let address = base + 4 * w;
+            let mut bytes = 15u64;
+            if address < from {
+                bytes &= 15 << (from - address);
+            }
+            if end - address < 4 {
+                bytes &= 15 >> (4 - (end - address));
+            }
+            let (word, new) = (&mut words[w as usize], rec.on(bytes));
+            if !self.step(word, new, obs) {
+                self.touch(word, new, Some(address), obs);
+            }
+        }
     }
 
     /// The frequent cases of [`touch`](Self::touch): weak accesses to words whose earlier accesses
@@ -265,9 +314,9 @@ impl Histories {
                 Verdict::Fine => true,
             };
             let mut keep_other = false;
-            for old in self.sets.members(&other) {
-                match obs.verdict(*old, new, address) {
-                    Some(v) => keep_other |= keeps(obs, v, *old),
+            for old in self.sets.members(other) {
+                match obs.verdict(old, new, address) {
+                    Some(v) => keep_other |= keeps(obs, v, old),
                     None => return false,
                 }
             }
@@ -294,13 +343,8 @@ impl Histories {
         }
         let Some(address) = address else { return false };
         let mut crowd = Crowd::default();
-        for old in self
-            .sets
-            .members(&write)
-            .iter()
-            .chain(self.sets.members(&other))
-        {
-            crowd.take_in(*old, address, obs);
+        for old in self.sets.members(write).chain(self.sets.members(other)) {
+            crowd.take_in(old, address, obs);
         }
         // The conflicts are already known; what conflicts is dropped now.
         let single = crowd.touch(new, address, obs);

@@ -3,7 +3,7 @@
 use super::history::Histories;
 use super::location::{Locations, Strong};
 use super::observer::{Observer, bits};
-use super::shadow::{LINE, LaneMap, Rec, Shadow};
+use super::shadow::{LINE, LaneMap, QUARTER, Rec, Shadow};
 use super::types::{Access, Kind, Order, Space};
 use super::warp::Warp;
 
@@ -141,42 +141,25 @@ impl Memory {
             let whole = end - here == LINE;
             if whole
                 && let Some(cell) = line.whole()
-                && (Histories::touch_quickly(cell, rec, obs)
-                    || self.histories.touch(cell, rec, None, obs))
+                && self.histories.step(cell, rec, obs)
             {
                 continue;
             }
-            let words = line.words();
-            let first = (here - base) / 4;
-            let last = (end - 1 - base) / 4;
-            // Neighbours mostly have the same history, and then the same future.
-            let mut step = None;
-            for w in first..=last {
-                let address = base + 4 * w;
-                let mut bytes = 15u64;
-                if address < here {
-                    bytes &= 15 << (here - address);
-                }
-                if end - address < 4 {
-                    bytes &= 15 >> (4 - (end - address));
-                }
-                let new = rec.on(bytes);
-                let word = &mut words[w as usize];
-                let before = *word;
-                if let Some((from, by, to)) = step
-                    && from == before
-                    && by == new
-                {
-                    *word = to;
-                } else if Histories::touch_quickly(word, new, obs)
-                    || first < last && self.histories.touch(word, new, None, obs)
-                {
-                    step = Some((before, new, *word));
-                } else {
-                    self.histories.touch(word, new, Some(address), obs);
+            let mut from = here;
+            let aligned = (here | end).is_multiple_of(QUARTER);
+            if aligned && let Some(quarters) = line.quarters() {
+                for cell in &mut quarters[((here - base) / QUARTER) as usize..] {
+                    if from >= end || !self.histories.step(cell, rec, obs) {
+                        break;
+                    }
+                    from += QUARTER;
                 }
             }
-            if whole && rec.writes() {
+            if from < end {
+                self.histories
+                    .words(line.words(), base, from, end, rec, obs);
+            }
+            if rec.writes() && (whole || aligned && from < end) {
                 line.fold();
             }
         }

@@ -59,7 +59,9 @@
 //!
 //! A record packs actor, time, lane map and attributes in 16 bytes. The *lane map* says how the
 //! lane follows from the address, so that all words of a coalesced access have equal records, 64
-//! bytes with one history are stored once, and a full warp's access is one or two comparisons.
+//! bytes (or 16, the row of a matrix load) with one history are stored once, and a full warp's
+//! access is one or two comparisons. Reads of a word by several warps are a set, which is shared by
+//! all words that the same instructions read, whichever lanes of theirs.
 //!
 //! A record is dropped only when a later one *stands for* it: whatever is still to come and would
 //! conflict with the old one conflicts with the new one. The latest write and the latest read

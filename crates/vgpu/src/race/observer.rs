@@ -2,7 +2,7 @@
 
 use super::actors::{Actors, Role};
 use super::clock::Row;
-use super::shadow::{LaneMap, Rec};
+use super::shadow::{Cell, LaneMap, Rec};
 use super::types::{ConflictKind, Proxy, Scope, WarpInfo, includes};
 use super::warp::{Know, Pair, Warp};
 
@@ -55,8 +55,10 @@ pub(super) struct Observer<'a> {
     in_step: bool,
     /// Up to which time all lanes know all of an actor, by the low bits of its number.
     floors: [(u32, u32); 8],
-    /// An earlier record about which every word has the same verdict.
-    cache: (Rec, Verdict),
+    /// Verdicts about earlier events that are the same for every word, or that are not.
+    verdicts: [(Rec, Option<Verdict>); 4],
+    /// What the access made of some histories, whatever the word: neighbours mostly have the same.
+    pub(super) steps: [(Cell, Rec, Cell); 4],
 }
 
 impl<'a> Observer<'a> {
@@ -83,7 +85,8 @@ impl<'a> Observer<'a> {
             shared,
             in_step,
             floors: [(0, 0); 8],
-            cache: (Rec::default(), Verdict::Known),
+            verdicts: [(Rec::default(), None); 4],
+            steps: Default::default(),
         }
     }
 
@@ -146,6 +149,15 @@ impl<'a> Observer<'a> {
 
     /// The verdict about `old` if it is the same for every word and lane.
     fn uniform(&mut self, old: Rec) -> Option<Verdict> {
+        let event = old.event();
+        let slot = (old.actor() ^ old.actor() >> 2) as usize & 3;
+        if self.verdicts[slot].0 != event {
+            self.verdicts[slot] = (event, self.find_uniform(old));
+        }
+        self.verdicts[slot].1
+    }
+
+    fn find_uniform(&mut self, old: Rec) -> Option<Verdict> {
         let know = self.shared?;
         self.note_floor(know, old.actor());
         let (actor, time) = (old.actor(), old.time());
@@ -341,11 +353,7 @@ impl<'a> Observer<'a> {
         if self.same_lanes(old) {
             return Some(Verdict::Known);
         }
-        if self.cache.0 == old {
-            return Some(self.cache.1);
-        }
         if let Some(v) = self.uniform(old) {
-            self.cache = (old, v);
             return Some(v);
         }
         let address = address?;

@@ -12,6 +12,12 @@ pub(super) const LINE: u64 = 64;
 /// Words of a line.
 pub(super) const WORDS: usize = 16;
 
+/// Bytes of a quarter of a line: what a lane of `ldmatrix` reads or of `cp.async` writes.
+pub(super) const QUARTER: u64 = 16;
+
+/// Quarters of a line, and also words of a quarter.
+const QUARTERS: usize = 4;
+
 /// Lines of a page of global memory (4 KiB).
 const PAGE: u64 = 64;
 
@@ -66,6 +72,11 @@ impl LaneMap {
             7 => 1,
             shift => 1 << ((address >> shift).wrapping_add(self.0 as u64 & 31) & 31),
         }
+    }
+
+    /// Whether the lane follows from the address.
+    fn is_affine(self) -> bool {
+        self.0 >> 5 < 6
     }
 
     /// Whether the bytes of a word may have come from different lanes.
@@ -136,6 +147,40 @@ impl Rec {
         Rec {
             when: self.when & !0xff | map.0 as u64,
             ..self
+        }
+    }
+
+    /// The lane that a read's map begins with; of a set, the one that its members count from.
+    pub(super) fn base(self) -> u32 {
+        match self.set_id() {
+            Some(_) => (self.what >> 32) as u32,
+            None if self.map().is_affine() => self.when as u32 & 31,
+            None => 0,
+        }
+    }
+
+    /// The same read (or set of reads) by lanes that are `by` further on. Where lanes do not follow
+    /// from the address there is nothing to do.
+    pub(super) fn turned(self, by: u32) -> Rec {
+        let lane = (self.base().wrapping_add(by) & 31) as u64;
+        match self.set_id() {
+            Some(_) => Rec {
+                what: lane << 32,
+                ..self
+            },
+            None if self.map().is_affine() => Rec {
+                when: self.when & !31 | lane,
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    /// Without lane map, instruction and bytes.
+    pub(super) fn event(self) -> Rec {
+        Rec {
+            when: self.when | 0xff,
+            what: self.what & (u32::MAX as u64 & !15),
         }
     }
 
@@ -216,53 +261,88 @@ pub(super) struct Cell {
     pub(super) other: Rec,
 }
 
+/// How finely a line is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Grain {
+    #[default]
+    Line,
+    Quarter,
+    Word,
+}
+
 /// The words of 64 bytes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Line {
     /// The history of every word, unless they are told apart.
     all: Cell,
-    /// Whether the words are told apart.
-    apart: bool,
+    grain: Grain,
     /// Whether something may have been released through one of the words.
     pub(super) sync: bool,
-    /// The words, once they were told apart. Kept when they no longer are: a tile that is written
-    /// in whole lines and read in pieces goes back and forth.
+    /// The quarters and the words, once they were told apart. Kept when they no longer are: a tile
+    /// that is written in whole lines and read in pieces goes back and forth.
+    quarters: Option<Box<[Cell; QUARTERS]>>,
     words: Option<Box<[Cell; WORDS]>>,
 }
 
 impl Line {
     /// The history of every word, if they have the same.
     pub(super) fn whole(&mut self) -> Option<&mut Cell> {
-        (!self.apart).then_some(&mut self.all)
+        (self.grain == Grain::Line).then_some(&mut self.all)
+    }
+
+    /// The histories of the quarters, told apart, if within each the words have the same.
+    #[inline]
+    pub(super) fn quarters(&mut self) -> Option<&mut [Cell]> {
+        let all = self.all;
+        match self.grain {
+            Grain::Word => return None,
+            Grain::Quarter => {}
+            Grain::Line => {
+                self.grain = Grain::Quarter;
+                **self.quarters.get_or_insert_default() = [all; QUARTERS];
+            }
+        }
+        self.quarters.as_deref_mut().map(|q| &mut q[..])
     }
 
     /// The words, told apart.
     pub(super) fn words(&mut self) -> &mut [Cell; WORDS] {
-        let all = self.all;
-        let words = self.words.get_or_insert_with(|| Box::new([all; WORDS]));
-        if !self.apart {
-            self.apart = true;
-            **words = [all; WORDS];
+        let words = self.words.get_or_insert_default();
+        match (self.grain, &self.quarters) {
+            (Grain::Word, _) => {}
+            (Grain::Quarter, Some(quarters)) => {
+                **words = std::array::from_fn(|w| quarters[w / QUARTERS]);
+            }
+            _ => **words = [self.all; WORDS],
         }
+        self.grain = Grain::Word;
         words
     }
 
-    /// Goes back to one history if all words have the same.
+    /// Goes back to one history, or to one for each quarter, if the words allow it.
     pub(super) fn fold(&mut self) {
-        if let Some(words) = &self.words
-            && self.apart
-            && words[0].write.crowd_id().is_none()
-            && words.iter().all(|w| *w == words[0])
+        let same = |cells: &[Cell]| {
+            cells[0].write.crowd_id().is_none() && cells.iter().all(|c| *c == cells[0])
+        };
+        let cells = self.cells();
+        if same(cells) {
+            self.all = cells[0];
+            self.grain = Grain::Line;
+        } else if self.grain == Grain::Word
+            && let Some(words) = &self.words
+            && words.chunks_exact(QUARTERS).all(same)
         {
-            self.all = words[0];
-            self.apart = false;
+            let quarters = std::array::from_fn(|q| words[q * QUARTERS]);
+            **self.quarters.get_or_insert_default() = quarters;
+            self.grain = Grain::Quarter;
         }
     }
 
-    /// Each history, once if all words have the same.
+    /// Each history, once for words that are kept together. Never empty.
     fn cells(&self) -> &[Cell] {
-        match &self.words {
-            Some(words) if self.apart => &words[..],
+        match (self.grain, &self.quarters, &self.words) {
+            (Grain::Quarter, Some(quarters), _) => &quarters[..],
+            (Grain::Word, _, Some(words)) => &words[..],
             _ => std::slice::from_ref(&self.all),
         }
     }

@@ -1,7 +1,7 @@
 //! Products on the tensor cores.
 
 use tollgate_vgpu::report::Kind::{
-    AsyncHazard, BarrierObject, Descriptor, Misaligned, OutOfBounds, ProxyFence, Race,
+    AsyncHazard, BarrierObject, Descriptor, Misaligned, OutOfBounds, OverArrival, ProxyFence, Race,
     TransactionCount, UseAfterFree,
 };
 
@@ -156,6 +156,11 @@ pub(super) const KERNELS: &[Kernel] = &[
                 "no wait for a full slot",
                 Race,
                 &[cut("@%p5 bra $L__BB0_8;", 1, 1)],
+            ),
+            mutant(
+                "a warp that arrives for nine",
+                OverArrival,
+                &[swap("_, [%r92];", 1, 1, "_, [%r92], 9;")],
             ),
             mutant(
                 "half of the warps free a slot",

@@ -244,14 +244,19 @@ fn within(
                 let region = Region::Allocation(index);
                 (region, allocation.base(), allocation.bytes())
             }),
-        Target::Shared(rank) => core.env.cluster.blocks.get(rank).map(|block| {
-            let size = block.shared.end() - SHARED_BASE;
-            (
-                Region::Shared(rank),
-                u64::from(SHARED_BASE),
-                u64::from(size),
-            )
-        }),
+        Target::Shared(rank) => {
+            // Where there is no such block, or no more, the check of each lane says so.
+            let block = core.env.cluster.blocks.get(rank);
+            let block = block.filter(|block| block.live_threads > 0);
+            block.map(|block| {
+                let size = block.shared.end() - SHARED_BASE;
+                (
+                    Region::Shared(rank),
+                    u64::from(SHARED_BASE),
+                    u64::from(size),
+                )
+            })
+        }
         Target::Local => Some((
             Region::Local,
             u64::from(LOCAL_START),

@@ -313,7 +313,7 @@ DONE:
     let all = "bar.warp.sync -1;";
     for seed in 0..10 {
         let out = clean(&exchange(all, all), 32, seed);
-        assert!(out.iter().zip(0..).all(|(value, lane: u32)| *value == lane ^ 16));
+        assert_eq!(out, (0..32).map(|lane| lane ^ 16).collect::<Vec<u32>>());
     }
     complaint(&exchange(all, ""), 32, Kind::WarpRace);
     // Of other masks they are no pair.

@@ -140,6 +140,8 @@ impl Program {
         match self.rng.below(4) {
             0 => [base; 32],
             1 => std::array::from_fn(|l| (random[l] * bytes) as u64),
+            // Swizzled rows.
+            2 => std::array::from_fn(|l| base ^ (l as u32 % slots * bytes) as u64),
             _ => std::array::from_fn(|l| (base + l as u64 * bytes as u64) % size),
         }
     }
@@ -233,11 +235,7 @@ impl Program {
         self.inst += 1;
         let size = self.size as u64;
         let address = self.rng.below(self.size) as u64;
-        let address = if self.rng.one_in(2) {
-            address & !63
-        } else {
-            address
-        };
+        let address = address & !self.rng.pick(&[0, 0, 15, 63]);
         let range = RangeAccess {
             space: self.space(),
             kind: self.rng.pick(&[Kind::Read, Kind::Write]),
@@ -245,7 +243,7 @@ impl Program {
             address,
             bytes: self
                 .rng
-                .pick(&[1 + address % 64, 64, 128])
+                .pick(&[1 + address % 64, 16, 32, 64, 128])
                 .min(size - address),
             inst: self.inst,
         };

@@ -230,3 +230,75 @@ fn a_report_names_both_sides() {
     assert_eq!(d.access(ids[1], &access), None);
     assert_eq!(d.num_conflicts(), 2);
 }
+
+/// A swizzled matrix load: 16 rows of 64 bytes, 16 bytes a lane, from row `row`.
+fn rows(r: &mut Rig, w: usize, row: u64) -> Met {
+    let at = std::array::from_fn(|l| {
+        let row = row + l as u64 % 16;
+        row * 64 + ((l as u64 / 16 + (row >> 1)) & 3) * 16
+    });
+    let load = word(SHARED, Kind::Read, Order::Weak, Cta, ALL, &at);
+    r.access(w, Access { bytes: 16, ..load })
+}
+
+#[test]
+fn rows_read_by_several_warps_keep_their_lanes() {
+    // Of lane 5, which reads the third chunk of row 5, and of lane 21, which reads the fourth.
+    let chunk = |row: u64, lane: u64| row * 64 + ((lane / 16 + (row >> 1)) & 3) * 16;
+    for (lane, at) in [(5, chunk(5, 5)), (21, chunk(5, 21) + 12)] {
+        for writer in [0, 2] {
+            for synced in [false, true] {
+                let mut r = Rig::of(&[0, 1, 2].map(|w| warp(0, 0, 0, w)));
+                for w in 0..2 {
+                    assert_eq!(rows(&mut r, w, 0), None);
+                    assert_eq!(rows(&mut r, w, 16), None);
+                }
+                // One lane of each reader that the writer learns of; both are read at `at`.
+                let mut clock = Clock::default();
+                for w in 0..2 {
+                    r.d.release(
+                        r.w[w],
+                        if synced { 1 << lane } else { !(1 << lane) },
+                        &mut clock,
+                    );
+                }
+                r.d.acquire(r.w[writer], ALL, &clock);
+                let at = [at; 32];
+                let store = word(SHARED, Kind::Write, Order::Weak, Cta, 1 << lane, &at);
+                let met = r.access(writer, store);
+                assert_eq!(met, (!synced).then_some(Race), "lane {lane} warp {writer}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_words_and_lines_agree() {
+    for bar in [true, false] {
+        // Written by rows, lines or words; read by rows; written in another way.
+        for first in 0..3 {
+            for second in 0..3 {
+                let mut r = Rig::of(&[0, 1, 2].map(|w| warp(0, 0, 0, w)));
+                let write = |r: &mut Rig, w: usize, how: u64| {
+                    let (bytes, at): (u32, [u64; 32]) = match how {
+                        0 => (16, std::array::from_fn(|l| 16 * (l as u64 ^ 5))),
+                        1 => (16, std::array::from_fn(|l| 16 * l as u64)),
+                        _ => (4, std::array::from_fn(|l| 4 * (l as u64 ^ 1))),
+                    };
+                    let store = word(SHARED, Kind::Write, Order::Weak, Cta, ALL, &at);
+                    r.access(w, Access { bytes, ..store })
+                };
+                assert_eq!(write(&mut r, 0, first), None);
+                r.bar(&[0, 1, 2]);
+                assert_eq!(rows(&mut r, 1, 0), None);
+                assert_eq!(rows(&mut r, 2, 0), None);
+                if bar {
+                    r.bar(&[0, 1, 2]);
+                }
+                assert_eq!(write(&mut r, 0, second), (!bar).then_some(Race));
+                r.bar(&[0, 1, 2]);
+                assert_eq!(write(&mut r, 1, first), None);
+            }
+        }
+    }
+}
