@@ -1,7 +1,9 @@
-//! Mistakes put into the kernels of `kernels/`, one at a time: each must be reported, as what it is.
+//! Mistakes put into the kernels of `kernels/`, one at a time: each must be reported, as what it
+//! is.
 //!
-//! Wrong results do not count: a mutant is killed by a report of the kind that its list names, about
-//! the kernel that was changed. `kernels.rs` shows that the kernels as they are get no report.
+//! Wrong results do not count: a mutant is killed by a report of the kind that its list names,
+//! about the kernel that was changed. `kernels.rs` shows that the kernels as they are get no
+//! report.
 
 mod common;
 #[path = "mutants/edit.rs"]

@@ -2,7 +2,7 @@
 
 use super::map::vectorise;
 use super::modifiers::{Decoded, needs_target, refuse, rounding, sources, type_of};
-use super::{Core, Flow, Handler, map1, map2, map3};
+use super::{Core, Flow, Handler, map1, map2};
 use crate::lane::LANES;
 use crate::num::half::{self, Bf16, F16, Half};
 use crate::num::int::x2;
@@ -101,39 +101,6 @@ fn zip(
     }
 }
 
-fn zip3(
-    d: Dst,
-    s: [Src; 3],
-    pair: bool,
-    f: impl Fn(u16, u16, u16) -> u16 + Copy + Send + Sync + 'static,
-) -> Handler {
-    if pair {
-        let [a, b, c] = s;
-        Box::new(move |core: &mut Core<'_>, mask| {
-            let arch = core.arch;
-            vectorise(
-                arch,
-                #[inline(always)]
-                || {
-                    let (a, b) = (core.get::<u32>(a), core.get::<u32>(b));
-                    let c = core.get::<u32>(c);
-                    let out = halves(
-                        #[inline(always)]
-                        |lane, shift| {
-                            let half = |x: u32| (x >> shift) as u16;
-                            f(half(a[lane]), half(b[lane]), half(c[lane]))
-                        },
-                    );
-                    core.set(d, &out, mask);
-                },
-            );
-            Ok(Flow::Next)
-        })
-    } else {
-        map3(d, s, f)
-    }
-}
-
 /// Pairs from `f(lane, shift)`: first all low halves, then all high ones, in loops that become vector
 /// code (both halves of a lane in one loop do not).
 #[inline(always)]
@@ -224,30 +191,59 @@ fn fused(b: &mut Builder<'_, '_>) -> Decoded {
     let d = b.dst(format.ty)?;
     let s = sources(b, format.ty)?;
     let pair = format.pair;
-    if format.brain {
-        return Ok(if modifiers.relu {
-            zip3(d, s, pair, |a, b, c| {
-                half::relu::<Bf16>(half::fma::<Bf16, KEEP>(a, b, c))
-            })
-        } else {
-            zip3(d, s, pair, half::fma::<Bf16, KEEP>)
-        });
-    }
-    let f: fn(u16, u16, u16) -> u16 = match modifiers.ftz {
-        KEEP if !modifiers.sat && !modifiers.relu => {
-            return Ok(zip3(d, s, pair, half::fma::<F16, KEEP>));
-        }
-        KEEP => half::fma::<F16, KEEP>,
-        FTZ => half::fma::<F16, FTZ>,
-    };
-    Ok(match modifiers {
-        Modifiers { sat: true, .. } => {
-            zip3(d, s, pair, move |a, b, c| half::sat::<F16>(f(a, b, c)))
-        }
-        Modifiers { relu: true, .. } => {
-            zip3(d, s, pair, move |a, b, c| half::relu::<F16>(f(a, b, c)))
-        }
-        _ => zip3(d, s, pair, f),
+    Ok(match (format.brain, modifiers) {
+        (true, Modifiers { relu: true, .. }) => fma::<Bf16, KEEP>(d, s, pair, half::relu::<Bf16>),
+        (true, _) => fma::<Bf16, KEEP>(d, s, pair, |a| a),
+        (false, Modifiers { ftz: FTZ, .. }) => match modifiers {
+            Modifiers { sat: true, .. } => fma::<F16, FTZ>(d, s, pair, half::sat::<F16>),
+            Modifiers { relu: true, .. } => fma::<F16, FTZ>(d, s, pair, half::relu::<F16>),
+            _ => fma::<F16, FTZ>(d, s, pair, |a| a),
+        },
+        (false, Modifiers { sat: true, .. }) => fma::<F16, KEEP>(d, s, pair, half::sat::<F16>),
+        (false, Modifiers { relu: true, .. }) => fma::<F16, KEEP>(d, s, pair, half::relu::<F16>),
+        (false, _) => fma::<F16, KEEP>(d, s, pair, |a| a),
+    })
+}
+
+/// `half::fma` and then `finish`, stage by stage over all lanes: as one expression it is too much for
+/// the compiler to make vector code of.
+fn fma<H: Half + 'static, const FLUSH: bool>(
+    d: Dst,
+    s: [Src; 3],
+    pair: bool,
+    finish: impl Fn(u16) -> u16 + Copy + Send + Sync + 'static,
+) -> Handler {
+    let shifts: &'static [u32] = if pair { &[0, 16] } else { &[0] };
+    Box::new(move |core: &mut Core<'_>, mask| {
+        let arch = core.arch;
+        vectorise(
+            arch,
+            #[inline(always)]
+            || {
+                let rows = [0, 1, 2].map(|index| core.get::<u32>(s[index]));
+                let mut out = [0_u32; LANES];
+                for &shift in shifts {
+                    let mut wide = [[0.0_f32; LANES]; 3];
+                    for (wide, row) in wide.iter_mut().zip(&rows) {
+                        for lane in 0..LANES {
+                            let half = half::flush::<H, FLUSH>((row[lane] >> shift) as u16);
+                            wide[lane] = f32::from_bits(H::widen(half));
+                        }
+                    }
+                    let [a, b, c] = &wide;
+                    let mut sums = [0.0_f32; LANES];
+                    for lane in 0..LANES {
+                        sums[lane] = H::fma(a[lane], b[lane], c[lane]);
+                    }
+                    for lane in 0..LANES {
+                        let half = half::flush::<H, FLUSH>(H::narrow(sums[lane].to_bits()));
+                        out[lane] |= u32::from(finish(half)) << shift;
+                    }
+                }
+                core.set(d, &out, mask);
+            },
+        );
+        Ok(Flow::Next)
     })
 }
 

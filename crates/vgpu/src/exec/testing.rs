@@ -131,20 +131,6 @@ pub(crate) fn run(
     (outcome.reports, outcome.counters)
 }
 
-/// Runs blocks and threads along x and returns the fault that ended the launch; panics without one.
-pub(crate) fn run_to_fault(
-    ptx: &str,
-    entry: &str,
-    blocks: u32,
-    threads: u32,
-    params: &[u8],
-    memory: &Memory,
-    checks: Checks,
-) -> Report {
-    let outcome = along_x(blocks, threads, memory, checks).run(ptx, entry, params);
-    outcome.fault.expect("a fault")
-}
-
 fn along_x(blocks: u32, threads: u32, memory: &Memory, checks: Checks) -> Launch<'_> {
     Launch {
         blocks: [blocks, 1, 1],

@@ -96,40 +96,56 @@ fn scattered_sectors(addresses: &[u64; LANES], mask: u32) -> u64 {
 
 /// Passes that the lanes of one group take: the most words that any bank delivers.
 fn bank_passes(addresses: &[u64; LANES], mask: u32, words: usize, exclusive: bool) -> u32 {
-    // The first word each bank is asked for; most accesses ask each bank for one only.
-    let mut first = [u64::MAX; BANKS];
-    let mut simple = true;
-    for lane in lanes(mask) {
-        let start = addresses[lane] >> 2;
-        for word in start..start + words as u64 {
-            let seen = &mut first[word as usize % BANKS];
-            simple &= *seen == u64::MAX || (*seen == word && !exclusive);
-            *seen = word;
-        }
-    }
-    if simple {
-        return 1;
-    }
-    let mut all = [0; LANES];
+    let mut banks = [Bank::default(); BANKS];
+    // Words that were asked for, each with the one before it in its bank; a group asks for 32 at most.
+    let mut asked = [(0, NONE); BANKS];
     let mut count = 0;
+    let mut most = 0;
     for lane in lanes(mask) {
-        let start = addresses[lane] >> 2;
-        for word in start..start + words as u64 {
-            // Sorted by bank, then by word.
-            all[count] = (word % BANKS as u64) << 48 | word;
+        let start = (addresses[lane] >> 2) as u32;
+        for word in start..start + words as u32 {
+            let bank = &mut banks[word as usize % BANKS];
+            // Addresses mostly rise from lane to lane: then no list is looked through.
+            let known = !exclusive
+                && bank.depth > 0
+                && (word == bank.highest
+                    || (word < bank.highest && listed(&asked, bank.last, word)));
+            if known {
+                continue;
+            }
+            asked[count] = (word, if bank.depth == 0 { NONE } else { bank.last });
+            *bank = Bank {
+                depth: bank.depth + 1,
+                highest: bank.highest.max(word),
+                last: count as u8,
+            };
             count += 1;
+            most = most.max(bank.depth);
         }
-    }
-    let all = &mut all[..count];
-    all.sort_unstable();
-    let (mut most, mut depth) = (1, 1);
-    for pair in all.windows(2) {
-        if pair[0] >> 48 != pair[1] >> 48 {
-            depth = 1;
-        } else if exclusive || pair[0] != pair[1] {
-            depth += 1;
-        }
-        most = most.max(depth);
     }
     most
+}
+
+/// What a bank was asked for in one group.
+#[derive(Clone, Copy, Default)]
+struct Bank {
+    /// Words.
+    depth: u32,
+    /// The highest one.
+    highest: u32,
+    /// Place of the last one in the list of all.
+    last: u8,
+}
+
+/// The end of a bank's list.
+const NONE: u8 = u8::MAX;
+
+fn listed(asked: &[(u32, u8); BANKS], mut at: u8, word: u32) -> bool {
+    while let Some(&(other, before)) = asked.get(usize::from(at)) {
+        if other == word {
+            return true;
+        }
+        at = before;
+    }
+    false
 }

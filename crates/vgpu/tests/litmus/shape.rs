@@ -23,10 +23,10 @@ pub enum Apart {
 
 /// A litmus test.
 ///
-/// Thread `i` runs `threads[i]`, where `~` stands for `i`. `%m` is global memory of 64 words, of which
-/// those from 48 on take the results, `%s` shared memory of 256 bytes with room for an mbarrier at its
-/// end, `%b`. All of global memory and the first 16 words of shared memory are zero before any thread
-/// runs. A thread's result is `%v`.
+/// Thread `i` runs `threads[i]`, where `~` stands for `i`. `%m` is global memory of 64 words, of
+/// which those from 48 on take the results, `%s` shared memory of 256 bytes with room for an
+/// mbarrier at its end, `%b`. All of global memory and the first 16 words of shared memory are zero
+/// before any thread runs. A thread's result is `%v`.
 #[derive(Clone, Debug)]
 pub struct Litmus {
     /// Unique.

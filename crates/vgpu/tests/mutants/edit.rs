@@ -1,7 +1,7 @@
 //! Changes of a PTX text that say exactly where they apply, and fail anywhere else.
 //!
-//! White space counts as one blank, and lines are counted within one entry: `cut("bar.sync 0;", 2, 3)`
-//! takes away the second of the three lines of the entry that hold `bar.sync 0;`.
+//! White space counts as one blank, and lines are counted within one entry: `cut("bar.sync 0;", 2,
+//! 3)` takes away the second of the three lines of the entry that hold `bar.sync 0;`.
 
 /// One change of the lines of an entry.
 #[derive(Clone, Copy, Debug)]

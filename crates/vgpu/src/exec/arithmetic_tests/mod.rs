@@ -21,7 +21,6 @@ use crate::memory::Memory;
 /// Where the values of an operand come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pool {
-    B8,
     B16,
     B32,
     B64,
@@ -41,7 +40,7 @@ impl Pool {
     /// Bits of the register.
     fn width(self) -> u32 {
         match self {
-            Self::B8 | Self::B16 | Self::F16 | Self::Bf16 => 16,
+            Self::B16 | Self::F16 | Self::Bf16 => 16,
             Self::B64 | Self::F64 => 64,
             _ => 32,
         }
@@ -59,7 +58,6 @@ impl Pool {
             }
         };
         match self {
-            Self::B8 => pick(&[0, 1, 0x7f, 0x80, 0xff]) & 0xff,
             Self::B16 => pick(&[0, 1, 2, 0x7f, 0xff, 0x7fff, 0x8000, 0xffff]) & 0xffff,
             Self::B32 => {
                 pick(&[
@@ -102,7 +100,7 @@ impl Pool {
             Self::F16x2 => Self::F16.value(index, rng) << 16 | Self::F16.value(index, rng),
             Self::Bf16x2 => Self::Bf16.value(index, rng) << 16 | Self::Bf16.value(index, rng),
             Self::F32 => {
-                let near_one = 0x3f00_0000 + (random >> 9 & 0x01ff_ffff) | random & 0x8000_0000;
+                let near_one = (0x3f00_0000 + (random >> 9 & 0x01ff_ffff)) | random & 0x8000_0000;
                 let special = [
                     0,
                     0x8000_0000,

@@ -153,7 +153,7 @@ fn first_of(mask: u32) -> usize {
 
 #[inline(always)]
 fn last_of(mask: u32) -> usize {
-    31 - mask.leading_zeros() as usize & (LANES - 1)
+    (31 - mask.leading_zeros() as usize) & (LANES - 1)
 }
 
 /// Sorts, checks, counts and tracks the lanes of an access, then hands them on group by group.
@@ -237,7 +237,7 @@ fn within(
         Target::Global => core
             .env
             .memory
-            .find(first, u64::from(usage.bytes))
+            .find_again(first, u64::from(usage.bytes), &usage.hint)
             .ok()
             .map(|index| {
                 let allocation = core.env.memory.get(index);
