@@ -1,6 +1,11 @@
 //! Arithmetic through PTX text: each instruction runs over many lanes, the last warp a partial one,
 //! and every result is compared with an independent computation.
 
+#![allow(
+    clippy::type_complexity,
+    reason = "tables of operations beside their references"
+)]
+
 mod bits;
 mod compare;
 mod convert;
