@@ -13,10 +13,11 @@ pub struct Traffic {
     pub requested_bytes: u64,
     /// Global memory: 32-byte sectors touched, each once an instruction.
     pub sectors: u64,
-    /// Shared memory: passes over the banks; one an instruction (or 4 and 2 for 16- and 8-byte lanes'
-    /// groups) is free of conflicts.
+    /// Shared memory: passes over the 32 banks of 4 bytes. Lanes of 8 bytes go by half-warps and lanes of
+    /// 16 by quarter-warps; in a pass each bank delivers one word to every lane that wants it (for
+    /// atomics: to one lane), so a group takes as many passes as its busiest bank has words.
     pub wavefronts: u64,
-    /// Shared memory: passes more than the data's size needs.
+    /// Shared memory: passes beyond the first of each group of lanes.
     pub conflicts: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Sums of more than a word: `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc` and `madc`. Each lane has a
-//! carry flag, which nothing but these reads or writes.
+//! Sums of more than a word: `add.cc`, `addc`, `sub.cc`, `subc`, `mad.cc` and `madc`. Each lane has
+//! a carry flag, which nothing but these reads or writes.
 
 use super::map::vectorise;
 use super::modifiers::{Decoded, sources, type_of};

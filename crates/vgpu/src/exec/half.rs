@@ -101,8 +101,8 @@ fn zip(
     }
 }
 
-/// Pairs from `f(lane, shift)`: first all low halves, then all high ones, in loops that become vector
-/// code (both halves of a lane in one loop do not).
+/// Pairs from `f(lane, shift)`: first all low halves, then all high ones, in loops that become
+/// vector code (both halves of a lane in one loop do not).
 #[inline(always)]
 fn halves(f: impl Fn(usize, u32) -> u16) -> [u32; LANES] {
     let mut out = [0_u32; LANES];
@@ -205,8 +205,8 @@ fn fused(b: &mut Builder<'_, '_>) -> Decoded {
     })
 }
 
-/// `half::fma` and then `finish`, stage by stage over all lanes: as one expression it is too much for
-/// the compiler to make vector code of.
+/// `half::fma` and then `finish`, stage by stage over all lanes: as one expression it is too much
+/// for the compiler to make vector code of.
 fn fma<H: Half + 'static, const FLUSH: bool>(
     d: Dst,
     s: [Src; 3],

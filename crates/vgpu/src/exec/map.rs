@@ -126,7 +126,7 @@ pub fn map4<A: Value, C: Value, D: Value>(
     })
 }
 
-/// A condition on registers: two masks of lanes, for the two predicates that an instruction can set.
+/// A condition on registers: two masks of lanes, for the two predicates that an instruction sets.
 pub type Test = Box<dyn Fn(&Core<'_>) -> (u32, u32) + Send + Sync>;
 
 /// The lanes in which `f(a)` holds, and the others.

@@ -1,4 +1,4 @@
-//! `cvt`: integers against 128-bit ones, floating point against Rust's own casts and the `half` crate.
+//! `cvt`: integers against 128-bit ones, floating point against Rust's casts and the `half` crate.
 //! The numbers module has the exhaustive tests; these are about the instruction's forms.
 
 use half::{bf16, f16};

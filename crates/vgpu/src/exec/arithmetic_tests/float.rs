@@ -132,7 +132,7 @@ fn every_mode_on_plain_numbers() {
                 |x| {
                     let values: Vec<f64> = x.iter().map(|&x| single(x).into()).collect();
                     match exact(&values) {
-                        // An exact zero is positive but in .rm; of a product it has the signs' product.
+                        // No product of the pool is zero; a sum is positive then, but in .rm.
                         0.0 if mode == "rm" => 0x8000_0000,
                         0.0 => 0,
                         exact => bits(rounded(exact, mode)),

@@ -263,7 +263,8 @@ fn carries_of_products() {
     // 64 × 64 + 128 bits, from words of 32.
     let body = "mov.b64 {%r0, %r1}, %i0;\nmov.b64 {%r2, %r3}, %i1;\n\
                 mad.lo.cc.u32 %r4, %r0, %r2, 0;\nmadc.hi.u32 %r5, %r0, %r2, 0;\n\
-                mul.hi.u32 %r6, %r1, %r2;\nmad.lo.cc.u32 %r5, %r1, %r2, %r5;\naddc.u32 %r6, %r6, 0;\n\
+                mul.hi.u32 %r6, %r1, %r2;\nmad.lo.cc.u32 %r5, %r1, %r2, %r5;\n\
+                addc.u32 %r6, %r6, 0;\n\
                 mad.lo.cc.u32 %r5, %r0, %r3, %r5;\nmadc.hi.cc.u32 %r6, %r0, %r3, %r6;\n\
                 addc.u32 %r7, 0, 0;\n\
                 mad.lo.cc.u32 %r6, %r1, %r3, %r6;\nmadc.hi.u32 %r7, %r1, %r3, %r7;\n\
@@ -287,7 +288,8 @@ fn carries_of_products() {
         },
     );
     check_all(
-        "mad.hi.cc.s32 %o0, %i0, %i1, %i2;\nmadc.lo.cc.s32 %o1, %i0, %i1, %i2;\naddc.s32 %o2, 0, 0;",
+        "mad.hi.cc.s32 %o0, %i0, %i1, %i2;\nmadc.lo.cc.s32 %o1, %i0, %i1, %i2;\n\
+         addc.s32 %o2, 0, 0;",
         &[Pool::B32; 3],
         &[32, 32, 32],
         |x| {

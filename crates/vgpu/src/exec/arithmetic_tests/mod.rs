@@ -153,8 +153,8 @@ impl Pool {
 /// Lanes of a launch: not a multiple of 32, so that the last warp is a partial one.
 const THREADS: u32 = 1015;
 
-/// The text of a kernel: inputs in `%i0`, `%i1` …, results in `%o0`, `%o1` …, and `%p`, `%h`, `%r`,
-/// `%d` for whatever a body needs.
+/// The text of a kernel: inputs in `%i0`, `%i1` …, results in `%o0`, `%o1` …, and `%p`, `%h`,
+/// `%r`, `%d` for whatever a body needs.
 fn kernel(body: &str, inputs: &[Pool], outputs: &[u32]) -> String {
     let mut text = String::from(
         ".version 8.8\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u64 data) {\n\
