@@ -142,7 +142,8 @@ fn check_target(
         brain && (byte(to) || byte(from)),
         "there is no conversion between bf16 and 8-bit integers",
     )?;
-    if brain && (options.ftz || (to != Type::F32 && from != Type::F32)) {
+    let early = from == Type::F32 || (to == Type::F32 && !options.ftz);
+    if brain && !early {
         let what = format!("cvt from {} to {}", name(from), name(to));
         return needs_target(b, 90, &what);
     }
