@@ -107,6 +107,12 @@ pub enum Error {
         /// Why, and what to do instead.
         reason: &'static str,
     },
+    /// A device or its driver refused, or met a fault.
+    #[error("{reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
     /// The operating system refused the threads.
     #[error("could not start {threads} threads: {reason}")]
     Threads {

@@ -18,29 +18,40 @@ struct Row {
 /// The house plan. A crate without a row is an error: whoever adds a crate says where it stands.
 const TABLE: &[Row] = &[
     Row {
+        package: "tollgate-kernels",
+        may_use: &[],
+        because: "device code and its interface serve anyone who launches kernels",
+    },
+    Row {
+        package: "tollgate-device",
+        may_use: &["tollgate-core", "tollgate-kernels", "tollgate-vgpu"],
+        because: "where buffers live and kernels run; it knows no operation",
+    },
+    Row {
         package: "tollgate-core",
         may_use: &[],
         because: "core is the words of the project; everything stands on it, it stands on nothing",
     },
     Row {
         package: "tollgate-gating",
-        may_use: &["tollgate-core"],
+        may_use: &["tollgate-core", "tollgate-device", "tollgate-kernels"],
         because: "an operation depends on core and never on another operation",
     },
     Row {
         package: "tollgate-permute",
-        may_use: &["tollgate-core"],
+        may_use: &["tollgate-core", "tollgate-device", "tollgate-kernels"],
         because: "an operation depends on core and never on another operation",
     },
     Row {
         package: "tollgate-gemm",
-        may_use: &["tollgate-core"],
+        may_use: &["tollgate-core", "tollgate-device", "tollgate-kernels"],
         because: "an operation depends on core and never on another operation",
     },
     Row {
         package: "tollgate",
         may_use: &[
             "tollgate-core",
+            "tollgate-device",
             "tollgate-gating",
             "tollgate-permute",
             "tollgate-gemm",

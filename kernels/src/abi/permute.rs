@@ -1,0 +1,6 @@
+//! Parameter structs of the permute kernels.
+
+use super::Struct;
+
+/// All of them, in the order of the header.
+pub const STRUCTS: &[Struct] = &[];

@@ -1,0 +1,6 @@
+//! The gating kernels.
+
+use super::Module;
+
+/// All modules of the family.
+pub const MODULES: &[&Module] = &[];

@@ -1,0 +1,6 @@
+//! The kernels around the gate: tables, capacity, draws, losses.
+
+use super::Module;
+
+/// All modules of the family.
+pub const MODULES: &[&Module] = &[];
