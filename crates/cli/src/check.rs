@@ -1,8 +1,9 @@
 //! How far a step is from the f64 reference.
 
 use tollgate::reference::{self, Batch, Parameters};
-use tollgate::{Element, LayerState, StepContext};
+use tollgate::{Element, StepContext};
 
+use crate::engine::Seen;
 use crate::error::Result;
 use crate::step::{Outputs, Problem};
 
@@ -26,14 +27,14 @@ impl Agreement {
     }
 }
 
-/// Compares the step of `ctx` that `state` and `outputs` hold with the reference.
+/// Compares the step of `ctx` that `seen` and `outputs` hold with the reference.
 ///
 /// # Errors
 /// What the reference refuses.
 pub fn check<T: Element>(
     problem: &Problem<'_, T>,
     ctx: &StepContext,
-    state: &LayerState<T>,
+    seen: Seen<'_>,
     outputs: &Outputs<T>,
 ) -> Result<Agreement> {
     let (inputs, weights) = (problem.inputs()?, problem.weights());
@@ -41,7 +42,7 @@ pub fn check<T: Element>(
     let layer = &problem.layer;
     let cpu = layer.device();
     let exact = cpu.install(|| reference::forward(layer, &parameters, &batch, ctx))?;
-    let (table, expected) = (&state.gate().table, &exact.gate.table);
+    let (table, expected) = (&seen.gate.table, &exact.gate.table);
     let agrees: Vec<bool> = (0..batch.tokens)
         .map(|t| table.experts_of(t) == expected.experts_of(t))
         .collect();
@@ -50,11 +51,11 @@ pub fn check<T: Element>(
 
     let mut errors = Vec::new();
     if problem.options().router.has_gate() {
-        let logits = state.router_logits();
+        let logits = seen.router_logits;
         errors.push(("router_logits", error(logits, &exact.logits, agreeing(e))));
         errors.push((
             "router_probs",
-            error(&state.gate().scores, &exact.gate.scores, agreeing(e)),
+            error(&seen.gate.scores, &exact.gate.scores, agreeing(e)),
         ));
     }
     // The same experts of the same tokens: pairs of positions in both tables.
@@ -80,7 +81,7 @@ pub fn check<T: Element>(
                 errors.push((name, error(actual, reference, 0..reference.len())));
             }
         };
-        let dlogits = state.router_logit_gradient();
+        let dlogits = seen.router_logit_gradient;
         whole("grad.router_logits", dlogits, &exact.logits);
         whole("grad.router_weight", &b.router, &exact.router);
         whole("grad.router_noise", &b.router_noise, &exact.router_noise);

@@ -2,9 +2,10 @@
 //! adaptive-gating paper (Li et al., EMNLP 2023).
 
 use serde::Serialize;
-use tollgate::{DType, Element, LayerState, Router, StepContext};
+use tollgate::{DType, Element, Router, StepContext};
 
 use crate::args::CompareArgs;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::load::{self, Input};
 use crate::notes;
@@ -22,12 +23,16 @@ pub struct Row {
     pub assignments: usize,
     /// A over that of top-2: the experts' work.
     pub computation: f64,
-    /// Time over that of top-2 in the same round, median over the rounds.
+    /// Time over that of top-2 in the same round, median over the rounds; where the device counts
+    /// instead of timing, the instructions of its warps over those of top-2.
     pub time: f64,
     /// The same in the paper's Table 1, where it has this row.
     pub paper: Option<f64>,
-    /// Milliseconds of a step, median over the rounds.
-    pub ms: f64,
+    /// Milliseconds of a step, median over the rounds; null where they are counted.
+    pub ms: Option<f64>,
+    /// Instructions of the warps of a step, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<u64>,
     /// Share of tokens with exactly two experts.
     pub two_expert_share: f64,
     /// α E Σ f P; `None` for routers without a gate.
@@ -47,6 +52,8 @@ pub struct Comparison {
     pub dtype: &'static str,
     /// Threads.
     pub threads: usize,
+    /// On what it ran, as `--device` spells it.
+    pub device: String,
     /// T.
     pub tokens: usize,
     /// E.
@@ -55,8 +62,8 @@ pub struct Comparison {
     pub rounds: u32,
     /// Whether backward was timed too.
     pub backward: bool,
-    /// Milliseconds of top-2, median.
-    pub top2_ms: f64,
+    /// Milliseconds of top-2, median; null where they are counted.
+    pub top2_ms: Option<f64>,
     /// The routers.
     #[serde(rename = "routers")]
     pub rows: Vec<Row>,
@@ -104,7 +111,8 @@ pub fn run(args: &CompareArgs, style: Style) -> Result<String> {
 /// What one router has shown so far.
 struct Entry<'a, T> {
     problem: Problem<'a, T>,
-    seconds: Vec<f64>,
+    /// Of each round: seconds, or instructions where the device counts.
+    costs: Vec<f64>,
     assignments: usize,
     two_expert_share: f64,
     balance: f64,
@@ -117,6 +125,8 @@ fn compare<T: Element>(args: &CompareArgs) -> Result<Comparison> {
     let Input { model, tokens } = cpu.install(|| load::input::<T>(&args.input))?;
     let seed = args.execution.seed;
     let mut outputs = cpu.install(|| Outputs::new(&model, &tokens, args.backward, seed));
+    let execution = &args.execution;
+    let mut engine = Engine::new(&args.device, execution, &cpu, &model, &tokens, &outputs)?;
     drop(progress);
 
     // Top-2 is the measure of all others, asked for or not: it comes first.
@@ -126,28 +136,40 @@ fn compare<T: Element>(args: &CompareArgs) -> Result<Comparison> {
     for &router in std::iter::once(&top2).chain(asked) {
         entries.push(Entry {
             problem: Problem::new(router, &args.gate, &model, &tokens, cpu.clone())?,
-            seconds: Vec::new(),
+            costs: Vec::new(),
             assignments: 0,
             two_expert_share: 0.0,
             balance: 0.0,
             load_variation: 0.0,
         });
     }
-    let progress = Progress::start("timing the routers in turn");
-    let mut state = LayerState::default();
-    for round in 0..=args.rounds {
+    let counts = engine.counts();
+    let progress = Progress::start(match counts {
+        true => "running the routers' kernels on the virtual GPU",
+        false => "timing the routers in turn",
+    });
+    // Counts need no warm-up, and are the same in every round but for the draws.
+    let rounds = args.rounds.unwrap_or(if counts { 1 } else { 7 });
+    for round in u32::from(counts)..=rounds {
         let ctx = StepContext {
             seed,
             step: round.saturating_sub(1),
             ..StepContext::default()
         };
         for entry in &mut entries {
-            let seconds = entry.problem.step(&ctx, &mut state, &mut outputs)?;
+            let seconds = engine.step(&entry.problem, &ctx, &mut outputs)?;
             if round == 0 {
                 continue;
             }
-            let (table, trace) = (&state.gate().table, &state.trace);
-            entry.seconds.push(seconds);
+            let seen = engine.seen();
+            let (table, trace) = (&seen.gate.table, seen.trace);
+            entry.costs.push(match engine.counted() {
+                None => seconds,
+                Some(stages) => {
+                    let each = stages.iter().map(|c| c.counters.warp_instructions);
+                    each.sum::<u64>() as f64
+                }
+            });
             entry.assignments = table.num_assignments();
             entry.two_expert_share = trace.two_expert_tokens as f64 / tokens.count.max(1) as f64;
             entry.balance = trace.losses.balance;
@@ -160,18 +182,20 @@ fn compare<T: Element>(args: &CompareArgs) -> Result<Comparison> {
     let rows = entries.iter().map(|entry| {
         let router = entry.problem.options().router;
         let ratios: Vec<f64> = entry
-            .seconds
+            .costs
             .iter()
-            .zip(&base.seconds)
+            .zip(&base.costs)
             .map(|(s, b)| s / b)
             .collect();
+        let cost = median(&entry.costs);
         Row {
             router: router.to_string(),
             assignments: entry.assignments,
             computation: entry.assignments as f64 / base.assignments.max(1) as f64,
             time: median(&ratios),
             paper: paper(&router),
-            ms: 1e3 * median(&entry.seconds),
+            ms: (!counts).then_some(1e3 * cost),
+            instructions: counts.then_some(cost as u64),
             two_expert_share: entry.two_expert_share,
             balance: router.has_gate().then_some(entry.balance),
             load_variation: entry.load_variation,
@@ -190,23 +214,33 @@ fn compare<T: Element>(args: &CompareArgs) -> Result<Comparison> {
             tokens.count, model.hidden, model.intermediate, model.experts, model.origin
         ),
         setting: format!(
-            "{}, {}, {}, {} in turn after one that is not timed",
+            "{}, {}, {}, {}",
             T::DTYPE,
-            plural(cpu.threads(), "thread"),
+            match engine.gpu_name() {
+                None => plural(cpu.threads(), "thread"),
+                Some(name) => format!("{} ({name})", engine.place()),
+            },
             if args.backward {
                 "forward and backward"
             } else {
                 "forward"
             },
-            plural(args.rounds as usize, "round")
+            match counts {
+                true => "counted, not timed".to_owned(),
+                false => format!(
+                    "{} in turn after one that is not timed",
+                    plural(rounds as usize, "round")
+                ),
+            }
         ),
         dtype: T::DTYPE.name(),
         threads: cpu.threads(),
+        device: engine.place().to_string(),
         tokens: tokens.count,
         experts: model.experts,
-        rounds: args.rounds,
+        rounds,
         backward: args.backward,
-        top2_ms: 1e3 * median(&base.seconds),
+        top2_ms: (!counts).then(|| 1e3 * median(&base.costs)),
         rows: rows.collect(),
         notes,
     })

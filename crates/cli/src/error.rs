@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tollgate::Error;
+use tollgate::{Error, device};
 
-/// Why the command stopped. Every kind ends with exit code 2.
+/// Why the command stopped; [`Failure::exit_code`] tells how it ends.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// Options that make no sense together.
@@ -27,6 +27,9 @@ pub enum Failure {
         #[from]
         error: Error,
     },
+    /// The checks of the virtual GPU found something in a kernel.
+    #[error("{0}")]
+    Found(String),
     /// Output could not be written.
     #[error("cannot write {file}: {reason}; choose another file or make room")]
     Write {
@@ -40,7 +43,27 @@ pub enum Failure {
 /// The result of everything the command does.
 pub type Result<T> = std::result::Result<T, Failure>;
 
+impl From<device::Error> for Failure {
+    fn from(error: device::Error) -> Self {
+        match error {
+            device::Error::Checks { .. } => Self::Found(error.to_string()),
+            device::Error::NoDevice { .. } => Self::Usage(format!("{error}; see --device")),
+            other => Self::Library {
+                error: other.into(),
+            },
+        }
+    }
+}
+
 impl Failure {
+    /// 3 when checks found something, else 2.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Found(_) => 3,
+            _ => 2,
+        }
+    }
+
     /// A file that cannot be used.
     pub(crate) fn file(
         file: impl Into<String>,

@@ -2,8 +2,9 @@
 //!
 //! - [`args`]: the command line.
 //! - [`load`]: files to tensors; [`upcycle`]: experts made of one dense FFN.
-//! - [`step`]: the layer on an input; [`check`]: how far it is from the f64 reference.
-//! - [`run`], [`compare`], [`curriculum`]: the commands; [`report`]: what they print.
+//! - [`step`]: the layer on an input; [`engine`]: the same on whichever device; [`check`]: how far it
+//!   is from the f64 reference.
+//! - [`run`], [`compare`], [`curriculum`], [`devices`]: the commands; [`report`]: what they print.
 //! - [`out`]: a step as a file that can be checked from outside.
 //! - [`vgpu`]: PTX on a virtual GPU, which has no part in the layer.
 
@@ -13,6 +14,8 @@ pub mod args;
 pub mod check;
 pub mod compare;
 pub mod curriculum;
+pub mod devices;
+pub mod engine;
 pub mod error;
 pub mod load;
 pub mod notes;

@@ -1,5 +1,5 @@
-//! The `tollgate` command. Exit code 0, or 2 with one line on standard error; of `vgpu` also 3, when it
-//! found something.
+//! The `tollgate` command. Exit code 0, or 2 with one line on standard error; 3 when the checks of the
+//! virtual GPU found something.
 
 #![forbid(unsafe_code)]
 
@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use tollgate_cli::args::{Cli, Command};
-use tollgate_cli::error::one_line;
+use tollgate_cli::error::{Failure, one_line};
 use tollgate_cli::report::Style;
-use tollgate_cli::{compare, curriculum, run, vgpu};
+use tollgate_cli::{compare, curriculum, devices, run, vgpu};
 
 fn main() -> ExitCode {
     let cli = match parse() {
@@ -23,12 +23,13 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args, style),
         Some(Command::Compare(args)) => compare::run(args, style),
         Some(Command::Curriculum(args)) => curriculum::run(args, style),
+        Some(Command::Devices(args)) => devices::run(args, style),
         Some(Command::Vgpu { command }) => return check(command, style),
         None => Ok(String::new()),
     };
     match printed {
         Ok(text) => print(&text, ExitCode::SUCCESS),
-        Err(failure) => complain(&failure.to_string()),
+        Err(failure) => fail(&failure),
     }
 }
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 fn check(command: &vgpu::VgpuCommand, style: Style) -> ExitCode {
     match vgpu::execute(command, style) {
         Ok(done) => print(&done.text, ExitCode::from(if done.fired { 3 } else { 0 })),
-        Err(failure) => complain(&failure.to_string()),
+        Err(failure) => fail(&failure),
     }
 }
 
@@ -76,6 +77,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
             ))
         }
     }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    complain(&failure.to_string());
+    ExitCode::from(failure.exit_code())
 }
 
 fn complain(text: &str) -> ExitCode {

@@ -1,7 +1,7 @@
 //! What a user should know beside the numbers: options without effect, tensors that were made up.
 
 use tollgate::options::GateOptions;
-use tollgate::{Element, LayerState, Router};
+use tollgate::{Element, Router, Trace};
 
 use crate::args::{GateArgs, RunArgs};
 use crate::step::Problem;
@@ -10,7 +10,7 @@ use crate::step::Problem;
 pub fn of_run<T: Element>(
     args: &RunArgs,
     problem: &Problem<'_, T>,
-    state: &LayerState<T>,
+    trace: &Trace,
 ) -> Vec<String> {
     let (options, model) = (problem.options(), problem.model);
     let router = &options.router;
@@ -44,7 +44,7 @@ pub fn of_run<T: Element>(
     if args.inference && (options.gating_dropout.is_some() || options.jitter != 0.0) {
         notes.push("inference: Gating Dropout and jitter are off".to_owned());
     }
-    let status = state.trace.status;
+    let status = trace.status;
     if let Some(first) = status.first_faulty_row {
         notes.push(format!(
             "{} tokens have router logits with a NaN or +∞, the first is token {first}: their \
@@ -52,7 +52,7 @@ pub fn of_run<T: Element>(
             status.faulty_rows
         ));
     }
-    if state.trace.tokens == 0 {
+    if trace.tokens == 0 {
         notes.push("there are no tokens".to_owned());
     }
     notes

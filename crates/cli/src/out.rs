@@ -7,9 +7,10 @@ use std::path::Path;
 
 use bytemuck::{Pod, cast_slice};
 use serde::Serialize;
-use tollgate::{DType, Element, LayerState};
+use tollgate::{DType, Element};
 
 use crate::args::RunArgs;
+use crate::engine::Seen;
 use crate::error::{Failure, Result};
 use crate::pair::Pair;
 use crate::step::{Outputs, Problem};
@@ -117,11 +118,11 @@ pub fn write<T: Element>(
     path: &Path,
     args: &RunArgs,
     problem: &Problem<'_, T>,
-    state: &LayerState<T>,
+    seen: Seen<'_>,
     outputs: &Outputs<T>,
     pair: Option<&Pair<T>>,
 ) -> Result<()> {
-    let (model, gate) = (problem.model, state.gate());
+    let (model, gate) = (problem.model, seen.gate);
     let (t, h, e, i) = (
         problem.tokens.count,
         model.hidden,
@@ -134,7 +135,7 @@ pub fn write<T: Element>(
     let mut out = Tensors::default();
     out.typed("x", &[t, h], &problem.tokens.x);
     if gated {
-        out.real("router_logits", &[t, e], state.router_logits());
+        out.real("router_logits", &[t, e], seen.router_logits);
         out.real("router_probs", &[t, e], &gate.scores);
     }
     if !gate.noisy_logits.is_empty() {
@@ -156,7 +157,7 @@ pub fn write<T: Element>(
         out.typed("grad.x", &[t, h], &b.x);
         if gated {
             out.real("grad.router_weight", &[e, h], &b.router);
-            out.real("grad.router_logits", &[t, e], state.router_logit_gradient());
+            out.real("grad.router_logits", &[t, e], seen.router_logit_gradient);
         }
         if !gate.noisy_logits.is_empty() {
             out.real("grad.router_noise", &[e, h], &b.router_noise);

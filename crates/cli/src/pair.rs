@@ -2,10 +2,11 @@
 //! keeps them together.
 
 use tollgate::gating::losses::consistency;
-use tollgate::{Element, LayerState, Router, RoutingTable, RowView, RowViewMut, StepContext};
+use tollgate::{Element, Router, RoutingTable, RowView, RowViewMut, StepContext};
 
+use crate::engine::Engine;
 use crate::error::{Failure, Result};
-use crate::step::{Outputs, Problem};
+use crate::step::Problem;
 
 /// Coefficient of the consistency loss in the paper.
 pub const ALPHA: f32 = 5.0;
@@ -47,23 +48,19 @@ pub fn check(router: &Router, inference: bool) -> Result<()> {
 /// What the layer refuses.
 pub fn second_pass<T: Element>(
     problem: &Problem<'_, T>,
+    engine: &mut Engine<T>,
     first: &StepContext,
     y: &[T],
 ) -> Result<Pair<T>> {
     let (t, h) = (problem.tokens.count, problem.tokens.hidden);
     let ctx = StepContext { pass: 1, ..*first };
-    let mut state = LayerState::default();
-    let mut outputs = Outputs {
-        y: vec![T::default(); y.len()],
-        backward: None,
-    };
-    problem.step(&ctx, &mut state, &mut outputs)?;
+    let (table, second) = engine.aside(problem, &ctx)?;
     let wide = |values: &[T]| {
         let mut wide = vec![0.0; values.len()];
         T::widen(values, &mut wide);
         wide
     };
-    let (a, b) = (wide(y), wide(&outputs.y));
+    let (a, b) = (wide(y), wide(&second));
     let (mut da, mut db) = (vec![0.0; a.len()], vec![0.0; b.len()]);
     let consistency = consistency(
         problem.layer.device(),
@@ -75,8 +72,8 @@ pub fn second_pass<T: Element>(
         RowViewMut::new(&mut db, t, h)?,
     )?;
     Ok(Pair {
-        table: state.into_gate().table,
-        y: outputs.y,
+        table,
+        y: second,
         consistency,
     })
 }

@@ -1,9 +1,10 @@
 //! `tollgate run`: one layer, its steps, the comparison with the reference.
 
-use tollgate::{DType, Element, LayerState, StepContext, Trace};
+use tollgate::{DType, Element, StepContext, Trace};
 
 use crate::args::RunArgs;
 use crate::check::{Agreement, check};
+use crate::engine::{Counted, Engine, Seen};
 use crate::error::Result;
 use crate::load::{self, Input};
 use crate::notes;
@@ -13,15 +14,19 @@ use crate::progress::Progress;
 use crate::report::{self, Style};
 use crate::step::{Outputs, Problem};
 
-/// Times of the steps.
+/// Times of the steps, or what they counted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Times {
-    /// Seconds of each step, its fastest repetition.
+    /// Seconds of each step, its fastest repetition; NaN where steps are counted.
     pub steps: Vec<f64>,
+    /// How often each step ran.
+    pub repeat: u32,
     /// Steps that Gating Dropout dropped.
     pub dropped: usize,
     /// Of the last step, in its fastest repetition.
     pub trace: Trace,
+    /// What the stages of the last step did, where the device counts instead of timing.
+    pub counted: Option<Vec<Counted>>,
 }
 
 impl Times {
@@ -59,8 +64,10 @@ pub struct Run<'a, T> {
     pub args: &'a RunArgs,
     /// The layer and its input.
     pub problem: &'a Problem<'a, T>,
-    /// Of the last step.
-    pub state: &'a LayerState<T>,
+    /// The last step.
+    pub seen: Seen<'a>,
+    /// The GPU's name, where it ran on one.
+    pub gpu: Option<&'a str>,
     /// Times of all steps.
     pub times: &'a Times,
     /// The comparison with the reference, if wanted.
@@ -96,32 +103,39 @@ fn run_in<T: Element>(args: &RunArgs, style: Style) -> Result<String> {
     let problem = Problem::new(args.router, &args.gate, &model, &tokens, cpu.clone())?;
     let seed = args.execution.seed;
     let mut outputs = cpu.install(|| Outputs::new(&model, &tokens, args.backward, seed));
-    let mut state = LayerState::default();
+    let execution = &args.execution;
+    let mut engine = Engine::new(&args.device, execution, &cpu, &model, &tokens, &outputs)?;
     drop(progress);
 
-    let progress = Progress::start("running the layer");
-    let times = steps(args, &problem, &mut state, &mut outputs)?;
+    let progress = Progress::start(match engine.counts() {
+        true => "running the layer's kernels on the virtual GPU",
+        false => "running the layer",
+    });
+    let times = steps(args, &problem, &mut engine, &mut outputs)?;
     let ctx = context(args, args.steps - 1);
+    engine.collect(&mut outputs)?;
     let pair = match args.pair {
-        true => Some(pair::second_pass(&problem, &ctx, &outputs.y)?),
+        true => Some(pair::second_pass(&problem, &mut engine, &ctx, &outputs.y)?),
         false => None,
     };
     drop(progress);
+    let seen = engine.seen();
 
     let progress = Progress::start("comparing with the f64 reference (--no-check leaves it out)");
     let agreement = match args.no_check {
-        false => Some(check(&problem, &ctx, &state, &outputs)?),
+        false => Some(check(&problem, &ctx, seen, &outputs)?),
         true => None,
     };
     drop(progress);
     if let Some(path) = &args.out {
-        out::write(path, args, &problem, &state, &outputs, pair.as_ref())?;
+        out::write(path, args, &problem, seen, &outputs, pair.as_ref())?;
     }
-    let notes = notes::of_run(args, &problem, &state);
+    let notes = notes::of_run(args, &problem, seen.trace);
     let run = Run {
         args,
         problem: &problem,
-        state: &state,
+        seen,
+        gpu: engine.gpu_name(),
         times: &times,
         agreement: agreement.as_ref(),
         pair: pair.as_ref(),
@@ -144,34 +158,40 @@ fn context(args: &RunArgs, step: u32) -> StepContext {
 }
 
 /// One step that is not timed, then all steps, each several times: a step and its repetitions draw
-/// the same and write the same.
+/// the same and write the same. Counts are the same every time, so that one run of each is enough.
 fn steps<T: Element>(
     args: &RunArgs,
     problem: &Problem<'_, T>,
-    state: &mut LayerState<T>,
+    engine: &mut Engine<T>,
     outputs: &mut Outputs<T>,
 ) -> Result<Times> {
-    problem.step(&context(args, 0), state, outputs)?;
+    let counts = engine.counts();
+    if !counts {
+        engine.step(problem, &context(args, 0), outputs)?;
+    }
     let mut times = Times {
         steps: Vec::new(),
+        repeat: args.repeat.unwrap_or(if counts { 1 } else { 3 }),
         dropped: 0,
         trace: Trace::default(),
+        counted: None,
     };
     for step in 0..args.steps {
         let ctx = context(args, step);
         let mut fastest = f64::INFINITY;
-        for _ in 0..args.repeat {
-            let seconds = problem.step(&ctx, state, outputs)?;
-            if seconds < fastest {
+        for _ in 0..times.repeat {
+            let seconds = engine.step(problem, &ctx, outputs)?;
+            if counts || seconds < fastest {
                 fastest = seconds;
                 if step + 1 == args.steps {
-                    times.trace.clone_from(&state.trace);
+                    times.trace.clone_from(engine.seen().trace);
                 }
             }
         }
         times.steps.push(fastest);
-        times.dropped += usize::from(state.trace.dropped.is_some());
+        times.dropped += usize::from(engine.seen().trace.dropped.is_some());
     }
+    times.counted = engine.counted().map(<[Counted]>::to_vec);
     Ok(times)
 }
 

@@ -1,12 +1,14 @@
 //! One device.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use tollgate_kernels::Kernel;
 use tollgate_kernels::abi::Abi;
 
-use crate::driver::{Dims, Driver};
+use crate::driver::{Dims, Driver, RawStream};
+use crate::stream::Owner;
 use crate::{Buffer, DeviceSpec, Error, Facts, LaunchRecord, Result, Stream};
 
 /// Blocks of a grid along each axis at most.
@@ -32,17 +34,21 @@ pub struct VirtualOptions {
     pub threads: usize,
     /// Bytes of device memory; pages are made when they are written.
     pub memory_bytes: u64,
+    /// Warp instructions of a launch at most: more is reported as a livelock. It takes the place of
+    /// the deadline that waits for a real device have.
+    pub budget: u64,
 }
 
 #[cfg(feature = "virtual")]
 impl Default for VirtualOptions {
-    /// Seed 0, all checks, all CPUs, 16 GiB.
+    /// Seed 0, all checks, all CPUs, 16 GiB, 2³⁴ warp instructions.
     fn default() -> Self {
         Self {
             seed: 0,
             checks: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: 16 << 30,
+            budget: 1 << 34,
         }
     }
 }
@@ -87,6 +93,7 @@ impl Gpu {
             },
             threads: options.threads,
             memory_bytes: options.memory_bytes,
+            budget: options.budget,
             ..Config::default()
         };
         let driver = crate::driver::virtual_gpu::VirtualDriver::new(config)?;
@@ -104,7 +111,7 @@ impl Gpu {
     }
 
     fn over(driver: Arc<dyn Driver>) -> Self {
-        let stream = Stream::new(driver.clone(), driver.default_stream(), false);
+        let stream = Stream::new(driver.clone(), driver.default_stream(), Owner::Borrowed);
         Self {
             driver,
             default_stream: stream,
@@ -149,7 +156,7 @@ impl Gpu {
     /// What the driver says.
     pub fn stream(&self) -> Result<Stream> {
         let raw = self.driver.create_stream()?;
-        Ok(Stream::new(self.driver.clone(), raw, true))
+        Ok(Stream::new(self.driver.clone(), raw, Owner::Ours))
     }
 
     /// A stream of another framework: on CUDA a `CUstream` of this device's primary context.
@@ -157,7 +164,16 @@ impl Gpu {
     /// # Safety
     /// The handle is a stream of this device and stays one as long as the result and its clones live.
     pub unsafe fn borrow_stream(&self, handle: u64) -> Stream {
-        Stream::new(self.driver.clone(), crate::driver::RawStream(handle), false)
+        Stream::new(self.driver.clone(), RawStream(handle), Owner::Borrowed)
+    }
+
+    /// The same with what owns the stream, which is kept as long as the result and its clones live.
+    ///
+    /// # Safety
+    /// The handle is a stream of this device and stays one as long as `owner` lives.
+    pub unsafe fn share_stream(&self, handle: u64, owner: Arc<dyn Any + Send + Sync>) -> Stream {
+        let owner = Owner::Kept { _by: owner };
+        Stream::new(self.driver.clone(), RawStream(handle), owner)
     }
 
     /// Puts a kernel into a stream. `grid` counts blocks; with none of them nothing is launched. The

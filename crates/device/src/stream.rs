@@ -1,5 +1,6 @@
 //! Streams and events.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -18,21 +19,30 @@ pub struct Stream {
 struct Shared {
     driver: Arc<dyn Driver>,
     raw: RawStream,
-    /// Whether to destroy it in the end.
-    owned: bool,
+    owner: Owner,
+}
+
+/// Who destroys a stream.
+pub(crate) enum Owner {
+    /// The last clone of the [`Stream`].
+    Ours,
+    /// Someone else, later.
+    Borrowed,
+    /// What is kept here.
+    Kept { _by: Arc<dyn Any + Send + Sync> },
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.owned {
+        if matches!(self.owner, Owner::Ours) {
             self.driver.destroy_stream(self.raw);
         }
     }
 }
 
 impl Stream {
-    pub(crate) fn new(driver: Arc<dyn Driver>, raw: RawStream, owned: bool) -> Self {
-        let shared = Arc::new(Shared { driver, raw, owned });
+    pub(crate) fn new(driver: Arc<dyn Driver>, raw: RawStream, owner: Owner) -> Self {
+        let shared = Arc::new(Shared { driver, raw, owner });
         Self { shared }
     }
 

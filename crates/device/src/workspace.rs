@@ -22,6 +22,14 @@ impl<T> Clone for Region<T> {
 
 impl<T> Copy for Region<T> {}
 
+impl<T> PartialEq for Region<T> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.offset, self.len) == (other.offset, other.len)
+    }
+}
+
+impl<T> Eq for Region<T> {}
+
 impl<T> Region<T> {
     /// Elements.
     pub fn len(&self) -> usize {

@@ -3,6 +3,8 @@
 //! Faulty *values* in the logits (NaN, +∞) are no error: they are data, and the gate reports them
 //! in [`crate::GateStatus`].
 
+use std::ops::Range;
+
 use tollgate_core::options::{GateOptions, LocalWeight, Scores, StochasticPer, Weights};
 use tollgate_core::{BrokenInvariant, DropMode, Error, Result, Router, RoutingTable, StepContext};
 
@@ -16,6 +18,48 @@ const MAX_NOISY_EXPERTS: usize = 1 << 24;
 /// Assignments are counted and indexed in i32.
 const MAX_INDEX: usize = i32::MAX as usize;
 
+/// What concerns the options and the sizes alone.
+pub(crate) fn sizes(options: &GateOptions, tokens: usize, experts: usize) -> Result<()> {
+    options.validate(tokens, experts)?;
+    let k_max = options.router.max_experts_per_token(experts);
+    Error::checked_product("assignments (T·k)", tokens, k_max, MAX_INDEX)?;
+    if options.router.is_noisy() {
+        let what = "experts (E) of a noisy router";
+        Error::check_range(what, experts, 1, MAX_NOISY_EXPERTS)?;
+    }
+    Ok(())
+}
+
+/// The experts that Gating Dropout may stay with.
+pub(crate) fn local_experts(
+    local: &Range<usize>,
+    options: &GateOptions,
+    experts: usize,
+) -> Result<()> {
+    Error::check_range("end of local_experts", local.end, 0, experts)?;
+    Error::check_range("start of local_experts", local.start, 0, local.end)?;
+    if options.gating_dropout.is_some() {
+        Error::check_range("number of local_experts", local.len(), 1, experts)?;
+    }
+    Ok(())
+}
+
+/// Whether a router selects by score plus bias, so that a selection bias makes sense.
+pub(crate) fn takes_bias(router: &Router) -> Result<()> {
+    match router {
+        Router::TopK {
+            scores: Scores::Sigmoid,
+            ..
+        }
+        | Router::Grouped { .. } => Ok(()),
+        _ => Err(Error::Incompatible {
+            what: "selection_bias".into(),
+            with: format!("router {router}"),
+            reason: "only sigmoid and grouped routers select by score plus bias",
+        }),
+    }
+}
+
 /// Everything that a forward gate call needs to be legal.
 pub(crate) fn gate<F: Copy + Into<f64>>(
     inputs: &GateInputs<'_, F>,
@@ -25,10 +69,8 @@ pub(crate) fn gate<F: Copy + Into<f64>>(
     let (tokens, experts) = (inputs.num_tokens, inputs.num_experts);
     let router = &options.router;
     let required_by = || format!("router {router}");
-    options.validate(tokens, experts)?;
     Error::check_range("pass", ctx.pass as usize, 0, MAX_PASS)?;
-    let k_max = router.max_experts_per_token(experts);
-    Error::checked_product("assignments (T·k)", tokens, k_max, MAX_INDEX)?;
+    sizes(options, tokens, experts)?;
 
     match &inputs.logits {
         Some(logits) => {
@@ -43,21 +85,13 @@ pub(crate) fn gate<F: Copy + Into<f64>>(
         }
         None => {}
     }
-    if let Router::Noisy { .. } = router {
-        Error::check_range(
-            "experts (E) of a noisy router",
-            experts,
-            1,
-            MAX_NOISY_EXPERTS,
-        )?;
-        if ctx.training {
-            let noise = inputs.noise_logits.as_ref().ok_or_else(|| Error::Missing {
-                what: "noise_logits",
-                because: format!("router {router} in training"),
-            })?;
-            Error::check_shape("rows of noise_logits (T)", noise.rows(), tokens)?;
-            Error::check_shape("columns of noise_logits (E)", noise.cols(), experts)?;
-        }
+    if uses_noise(options, ctx) {
+        let noise = inputs.noise_logits.as_ref().ok_or_else(|| Error::Missing {
+            what: "noise_logits",
+            because: format!("router {router} in training"),
+        })?;
+        Error::check_shape("rows of noise_logits (T)", noise.rows(), tokens)?;
+        Error::check_shape("columns of noise_logits (E)", noise.cols(), experts)?;
     }
     if let Some(bias) = inputs.selection_bias {
         selection_bias(bias, router, experts)?;
@@ -82,31 +116,12 @@ pub(crate) fn gate<F: Copy + Into<f64>>(
         })?;
         sequence_offsets(offsets, tokens)?;
     }
-    let local = &inputs.local_experts;
-    Error::check_range("end of local_experts", local.end, 0, experts)?;
-    Error::check_range("start of local_experts", local.start, 0, local.end)?;
-    if options.gating_dropout.is_some() {
-        Error::check_range("number of local_experts", local.len(), 1, experts)?;
-    }
-    Ok(())
+    local_experts(&inputs.local_experts, options, experts)
 }
 
 /// A selection bias `[E]` must be finite, and belongs to routers that rank by score plus bias.
 fn selection_bias<F: Copy + Into<f64>>(bias: &[F], router: &Router, experts: usize) -> Result<()> {
-    let takes_bias = matches!(
-        router,
-        Router::TopK {
-            scores: Scores::Sigmoid,
-            ..
-        } | Router::Grouped { .. }
-    );
-    if !takes_bias {
-        return Err(Error::Incompatible {
-            what: "selection_bias".into(),
-            with: format!("router {router}"),
-            reason: "only sigmoid and grouped routers select by score plus bias",
-        });
-    }
+    takes_bias(router)?;
     Error::check_shape("selection_bias (E)", bias.len(), experts)?;
     let finite = |&value: &F| value.into().abs() <= f64::from(f32::MAX);
     match bias.iter().position(|value| !finite(value)) {

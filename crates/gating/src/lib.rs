@@ -1,18 +1,19 @@
 //! Router logits to routing table: scores, selection, weights, losses; forward and backward.
 //!
 //! The four rooms: this file says what the operation is, [`mod@reference`] is its executable
-//! specification in f64, `cpu` is the fast implementation, and the GPU's launch code will stand in
-//! `gpu.rs`.
+//! specification in f64, `cpu` is the fast implementation on the CPU, and [`gpu`] launches the kernels.
 //!
 //! Shapes: logits and scores `[T, E]` f32 row-major; weights and their gradients `[A]`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod capacity;
 mod check;
 mod cpu;
 pub mod curriculum;
 pub mod dropout;
+pub mod gpu;
+pub mod jitter;
 pub mod losses;
 pub mod reference;
 mod state;
@@ -21,7 +22,7 @@ pub mod stochastic;
 pub use state::{GateInputs, GateState, GateStatus, Losses};
 
 use tollgate_core::options::GateOptions;
-use tollgate_core::{Result, RowView, RowViewMut, StepContext};
+use tollgate_core::{Element, Result, RowView, RowViewMut, StepContext};
 
 /// The gate as an operation, implemented by each device.
 ///
@@ -85,4 +86,47 @@ pub trait Gating {
         dlogits: RowViewMut<'_, f32>,
         dnoise_logits: Option<RowViewMut<'_, f32>>,
     ) -> Result<()>;
+
+    /// Jitter of the router's input (Switch Transformer): `out = x · U(1 ± amount)`, both `[T, H]`,
+    /// widened to f32 and multiplied by [`jitter::factors`].
+    ///
+    /// # Errors
+    /// Shapes that differ; more than 2^31 − 1 rows or 2^26 columns; an amount outside `[0, 1]`; a
+    /// pass above 15.
+    fn jitter<T: Element>(
+        &self,
+        x: RowView<'_, T>,
+        amount: f32,
+        ctx: &StepContext,
+        out: RowViewMut<'_, f32>,
+    ) -> Result<()>;
+
+    /// The way back through [`Gating::jitter`]: multiplies the gradient of its output `[T, H]` by the
+    /// factors, in place.
+    ///
+    /// # Errors
+    /// As [`Gating::jitter`].
+    fn jitter_backward(
+        &self,
+        amount: f32,
+        ctx: &StepContext,
+        dx: RowViewMut<'_, f32>,
+    ) -> Result<()>;
+
+    /// The consistency loss of stochastic experts (Zuo et al., ICLR 2022) between the logits `a` and
+    /// `b` `[N, V]` of two passes, and its gradients; what it does with padding, masks and faults is
+    /// said at [`losses::consistency`].
+    ///
+    /// # Errors
+    /// Shapes that differ, more than 2^31 − 1 rows; an α that is negative or not finite. Nothing is
+    /// written then.
+    fn consistency(
+        &self,
+        a: RowView<'_, f32>,
+        b: RowView<'_, f32>,
+        padding: Option<&[bool]>,
+        alpha: f32,
+        da: RowViewMut<'_, f32>,
+        db: RowViewMut<'_, f32>,
+    ) -> Result<f64>;
 }

@@ -46,16 +46,7 @@ pub fn consistency(
     mut da: RowViewMut<'_, f32>,
     mut db: RowViewMut<'_, f32>,
 ) -> Result<f64> {
-    check_consistency(
-        (a.rows(), a.cols()),
-        (b.rows(), b.cols()),
-        padding,
-        alpha.into(),
-    )?;
-    Error::check_shape("rows of da (N)", da.rows(), a.rows())?;
-    Error::check_shape("columns of da (V)", da.cols(), a.cols())?;
-    Error::check_shape("rows of db (N)", db.rows(), a.rows())?;
-    Error::check_shape("columns of db (V)", db.cols(), a.cols())?;
+    check_with_gradients(&a, &b, padding, alpha, &da, &db)?;
     if a.cols() == 0 {
         return Ok(0.0);
     }
@@ -118,6 +109,23 @@ pub(crate) fn check_consistency(
         Error::check_shape("padding (N)", padding.len(), a.0)?;
     }
     Error::check_real("consistency α", alpha, 0.0, f32::MAX.into())
+}
+
+/// What all implementations of [`crate::Gating::consistency`] refuse.
+pub(crate) fn check_with_gradients(
+    a: &RowView<'_, f32>,
+    b: &RowView<'_, f32>,
+    padding: Option<&[bool]>,
+    alpha: f32,
+    da: &RowViewMut<'_, f32>,
+    db: &RowViewMut<'_, f32>,
+) -> Result<()> {
+    let (of_a, of_b) = ((a.rows(), a.cols()), (b.rows(), b.cols()));
+    check_consistency(of_a, of_b, padding, alpha.into())?;
+    Error::check_shape("rows of da (N)", da.rows(), a.rows())?;
+    Error::check_shape("columns of da (V)", da.cols(), a.cols())?;
+    Error::check_shape("rows of db (N)", db.rows(), a.rows())?;
+    Error::check_shape("columns of db (V)", db.cols(), a.cols())
 }
 
 /// LANES entries of a row. What lies behind the end of a row is masked, which adds nothing.

@@ -22,10 +22,42 @@ fn product3(what: &'static str, a: usize, b: usize, c: usize) -> Result<usize> {
     Error::checked_product(what, ab, c, LIMIT)
 }
 
-/// The data of stacked matrices must have exactly `E·N·K` elements.
-fn stacked<T>(b: &Stacked<'_, T>) -> Result<()> {
-    let expected = product3("elements of B (E·N·K)", b.experts, b.n, b.k)?;
-    Error::check_shape("elements of B (E·N·K)", b.data.len(), expected)
+/// Rows and columns of a matrix, wherever it lies.
+pub(crate) type Dims = (usize, usize);
+
+fn dims<T>(view: &RowView<'_, T>) -> Dims {
+    (view.rows(), view.cols())
+}
+
+fn dims_mut<T>(view: &RowViewMut<'_, T>) -> Dims {
+    (view.rows(), view.cols())
+}
+
+/// The shape of stacked matrices, wherever they lie.
+#[derive(Clone, Copy)]
+pub(crate) struct StackedShape {
+    /// Elements of the data.
+    pub len: usize,
+    pub experts: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl StackedShape {
+    /// The data must have exactly `E·N·K` elements.
+    fn check(&self) -> Result<()> {
+        let expected = product3("elements of B (E·N·K)", self.experts, self.n, self.k)?;
+        Error::check_shape("elements of B (E·N·K)", self.len, expected)
+    }
+}
+
+fn stacked<T>(b: &Stacked<'_, T>) -> StackedShape {
+    StackedShape {
+        len: b.data.len(),
+        experts: b.experts,
+        n: b.n,
+        k: b.k,
+    }
 }
 
 /// Arguments of [`crate::GroupedGemm::m_grouped`].
@@ -36,15 +68,25 @@ pub(crate) fn m_grouped<A, B, D>(
     group_offsets: &[i32],
     d: &RowViewMut<'_, D>,
 ) -> Result<()> {
-    stacked(b)?;
-    Error::check_shape("columns of A (K)", a.cols(), b.k)?;
-    Error::check_shape("columns of D (N)", d.cols(), b.n)?;
-    Error::check_shape("rows of D (M)", d.rows(), a.rows())?;
-    if let Some(bias) = bias {
-        let expected = Error::checked_product("elements of bias (E·N)", b.experts, b.n, LIMIT)?;
-        Error::check_shape("elements of bias (E·N)", bias.len(), expected)?;
-    }
+    m_grouped_shapes(dims(a), stacked(b), bias.map(<[B]>::len), dims_mut(d))?;
     offsets(group_offsets, b.experts, a.rows())
+}
+
+/// The shapes of these arguments; `bias` is its length.
+pub(crate) fn m_grouped_shapes(
+    a: Dims,
+    b: StackedShape,
+    bias: Option<usize>,
+    d: Dims,
+) -> Result<()> {
+    b.check()?;
+    Error::check_shape("columns of A (K)", a.1, b.k)?;
+    Error::check_shape("columns of D (N)", d.1, b.n)?;
+    Error::check_shape("rows of D (M)", d.0, a.0)?;
+    bias.map_or(Ok(()), |len| {
+        let expected = Error::checked_product("elements of bias (E·N)", b.experts, b.n, LIMIT)?;
+        Error::check_shape("elements of bias (E·N)", len, expected)
+    })
 }
 
 /// Arguments of [`crate::GroupedGemm::m_grouped_transposed`].
@@ -54,11 +96,16 @@ pub(crate) fn m_grouped_transposed<A, B, D>(
     group_offsets: &[i32],
     d: &RowViewMut<'_, D>,
 ) -> Result<()> {
-    stacked(b)?;
-    Error::check_shape("columns of A (N)", a.cols(), b.n)?;
-    Error::check_shape("columns of D (K)", d.cols(), b.k)?;
-    Error::check_shape("rows of D (M)", d.rows(), a.rows())?;
+    m_grouped_transposed_shapes(dims(a), stacked(b), dims_mut(d))?;
     offsets(group_offsets, b.experts, a.rows())
+}
+
+/// The shapes of these arguments.
+pub(crate) fn m_grouped_transposed_shapes(a: Dims, b: StackedShape, d: Dims) -> Result<()> {
+    b.check()?;
+    Error::check_shape("columns of A (N)", a.1, b.n)?;
+    Error::check_shape("columns of D (K)", d.1, b.k)?;
+    Error::check_shape("rows of D (M)", d.0, a.0)
 }
 
 /// Arguments of [`crate::GroupedGemm::k_grouped`].
@@ -68,12 +115,17 @@ pub(crate) fn k_grouped<A, X>(
     group_offsets: &[i32],
     w: &[f32],
 ) -> Result<()> {
-    Error::check_shape("rows of X (M)", x.rows(), a.rows())?;
     // An empty array has no E; `offsets` names that.
     let experts = group_offsets.len().saturating_sub(1);
     offsets(group_offsets, experts, a.rows())?;
-    let expected = product3("elements of W (E·N·K)", experts, a.cols(), x.cols())?;
-    Error::check_shape("elements of W (E·N·K)", w.len(), expected)
+    k_grouped_shapes(dims(a), dims(x), experts, w.len())
+}
+
+/// The shapes of these arguments; `w` is its length.
+pub(crate) fn k_grouped_shapes(a: Dims, x: Dims, experts: usize, w: usize) -> Result<()> {
+    Error::check_shape("rows of X (M)", x.0, a.0)?;
+    let expected = product3("elements of W (E·N·K)", experts, a.1, x.1)?;
+    Error::check_shape("elements of W (E·N·K)", w, expected)
 }
 
 /// The element counts that an [`ExpertShape`] implies.
@@ -104,18 +156,43 @@ fn sizes(shape: &ExpertShape) -> Result<Sizes> {
     })
 }
 
+/// The lengths of one map's weights and bias, wherever they lie.
+#[derive(Clone, Copy)]
+pub(crate) struct MapLens {
+    pub weights: usize,
+    pub bias: Option<usize>,
+}
+
+impl MapLens {
+    /// The up map of weights in host memory.
+    fn up<T>(weights: &ExpertWeights<'_, T>) -> Self {
+        Self {
+            weights: weights.up.len(),
+            bias: weights.up_bias.map(<[T]>::len),
+        }
+    }
+
+    /// The down map.
+    fn down<T>(weights: &ExpertWeights<'_, T>) -> Self {
+        Self {
+            weights: weights.down.len(),
+            bias: weights.down_bias.map(<[T]>::len),
+        }
+    }
+}
+
 impl Sizes {
-    fn check_up<T>(&self, weights: &ExpertWeights<'_, T>) -> Result<()> {
-        Error::check_shape("elements of up (E·N1·H)", weights.up.len(), self.up)?;
-        weights.up_bias.map_or(Ok(()), |bias| {
-            Error::check_shape("elements of up_bias (E·N1)", bias.len(), self.up_bias)
+    fn check_up(&self, map: MapLens) -> Result<()> {
+        Error::check_shape("elements of up (E·N1·H)", map.weights, self.up)?;
+        map.bias.map_or(Ok(()), |len| {
+            Error::check_shape("elements of up_bias (E·N1)", len, self.up_bias)
         })
     }
 
-    fn check_down<T>(&self, weights: &ExpertWeights<'_, T>) -> Result<()> {
-        Error::check_shape("elements of down (E·H·I)", weights.down.len(), self.down)?;
-        weights.down_bias.map_or(Ok(()), |bias| {
-            Error::check_shape("elements of down_bias (E·H)", bias.len(), self.down_bias)
+    fn check_down(&self, map: MapLens) -> Result<()> {
+        Error::check_shape("elements of down (E·H·I)", map.weights, self.down)?;
+        map.bias.map_or(Ok(()), |len| {
+            Error::check_shape("elements of down_bias (E·H)", len, self.down_bias)
         })
     }
 }
@@ -162,15 +239,31 @@ pub(crate) fn up<T>(
     pre: &RowViewMut<'_, T>,
     act: &RowViewMut<'_, T>,
 ) -> Result<()> {
+    up_shapes(
+        shape,
+        MapLens::up(weights),
+        dims(x),
+        dims_mut(pre),
+        dims_mut(act),
+    )?;
+    offsets(group_offsets, shape.experts, x.rows())
+}
+
+/// The shapes of these arguments.
+pub(crate) fn up_shapes(
+    shape: &ExpertShape,
+    map: MapLens,
+    x: Dims,
+    pre: Dims,
+    act: Dims,
+) -> Result<()> {
     let sizes = sizes(shape)?;
-    sizes.check_up(weights)?;
-    let (a, h, i) = (x.rows(), shape.hidden, shape.intermediate);
-    Error::check_shape("columns of x (H)", x.cols(), h)?;
+    sizes.check_up(map)?;
+    let (a, h, i) = (x.0, shape.hidden, shape.intermediate);
+    Error::check_shape("columns of x (H)", x.1, h)?;
     let pre_names = ("rows of pre (A)", "columns of pre (N1)");
-    matrix(pre_names, (pre.rows(), pre.cols()), (a, sizes.up_rows))?;
-    let act_names = ("rows of act (A)", "columns of act (I)");
-    matrix(act_names, (act.rows(), act.cols()), (a, i))?;
-    offsets(group_offsets, shape.experts, a)
+    matrix(pre_names, pre, (a, sizes.up_rows))?;
+    matrix(("rows of act (A)", "columns of act (I)"), act, (a, i))
 }
 
 /// Arguments of [`crate::Experts::down`].
@@ -181,12 +274,19 @@ pub(crate) fn down<T>(
     group_offsets: &[i32],
     y: &RowViewMut<'_, T>,
 ) -> Result<()> {
-    sizes(shape)?.check_down(weights)?;
-    let a = act.rows();
-    Error::check_shape("columns of act (I)", act.cols(), shape.intermediate)?;
-    let y_names = ("rows of y (A)", "columns of y (H)");
-    matrix(y_names, (y.rows(), y.cols()), (a, shape.hidden))?;
-    offsets(group_offsets, shape.experts, a)
+    down_shapes(shape, MapLens::down(weights), dims(act), dims_mut(y))?;
+    offsets(group_offsets, shape.experts, act.rows())
+}
+
+/// The shapes of these arguments.
+pub(crate) fn down_shapes(shape: &ExpertShape, map: MapLens, act: Dims, y: Dims) -> Result<()> {
+    sizes(shape)?.check_down(map)?;
+    Error::check_shape("columns of act (I)", act.1, shape.intermediate)?;
+    matrix(
+        ("rows of y (A)", "columns of y (H)"),
+        y,
+        (act.0, shape.hidden),
+    )
 }
 
 /// Arguments of [`crate::Experts::down_backward`]; of the gradients only `down` and `down_bias`,
@@ -201,29 +301,53 @@ pub(crate) fn down_backward<T>(
     dpre: &RowViewMut<'_, T>,
     grads: &ExpertGrads<'_>,
 ) -> Result<()> {
+    let gradient = MapLens {
+        weights: grads.down.len(),
+        bias: grads.down_bias.as_ref().map(|g| g.len()),
+    };
+    down_backward_shapes(
+        shape,
+        MapLens::down(weights),
+        dims(pre),
+        dims(act),
+        dims(dy),
+        dims_mut(dpre),
+        gradient,
+    )?;
+    offsets(group_offsets, shape.experts, dy.rows())
+}
+
+/// The shapes of these arguments.
+pub(crate) fn down_backward_shapes(
+    shape: &ExpertShape,
+    map: MapLens,
+    pre: Dims,
+    act: Dims,
+    dy: Dims,
+    dpre: Dims,
+    gradient: MapLens,
+) -> Result<()> {
     let sizes = sizes(shape)?;
-    sizes.check_down(weights)?;
-    let (a, h, i) = (dy.rows(), shape.hidden, shape.intermediate);
-    Error::check_shape("columns of dy (H)", dy.cols(), h)?;
+    sizes.check_down(map)?;
+    let (a, h, i) = (dy.0, shape.hidden, shape.intermediate);
+    Error::check_shape("columns of dy (H)", dy.1, h)?;
     let pre_names = ("rows of pre (A)", "columns of pre (N1)");
-    matrix(pre_names, (pre.rows(), pre.cols()), (a, sizes.up_rows))?;
-    let act_names = ("rows of act (A)", "columns of act (I)");
-    matrix(act_names, (act.rows(), act.cols()), (a, i))?;
+    matrix(pre_names, pre, (a, sizes.up_rows))?;
+    matrix(("rows of act (A)", "columns of act (I)"), act, (a, i))?;
     let dpre_names = ("rows of dpre (A)", "columns of dpre (N1)");
-    matrix(dpre_names, (dpre.rows(), dpre.cols()), (a, sizes.up_rows))?;
+    matrix(dpre_names, dpre, (a, sizes.up_rows))?;
     Error::check_shape(
         "elements of the gradient of down (E·H·I)",
-        grads.down.len(),
+        gradient.weights,
         sizes.down,
     )?;
     bias_gradient(
         "the gradient of down_bias",
         "elements of the gradient of down_bias (E·H)",
-        weights.down_bias.is_some(),
-        grads.down_bias.as_ref().map(|g| g.len()),
+        map.bias.is_some(),
+        gradient.bias,
         sizes.down_bias,
-    )?;
-    offsets(group_offsets, shape.experts, a)
+    )
 }
 
 /// Arguments of [`crate::Experts::up_backward`]; of the gradients only `up` and `up_bias`, which
@@ -237,25 +361,47 @@ pub(crate) fn up_backward<T>(
     dx: &RowViewMut<'_, T>,
     grads: &ExpertGrads<'_>,
 ) -> Result<()> {
+    let gradient = MapLens {
+        weights: grads.up.len(),
+        bias: grads.up_bias.as_ref().map(|g| g.len()),
+    };
+    up_backward_shapes(
+        shape,
+        MapLens::up(weights),
+        dims(x),
+        dims(dpre),
+        dims_mut(dx),
+        gradient,
+    )?;
+    offsets(group_offsets, shape.experts, x.rows())
+}
+
+/// The shapes of these arguments.
+pub(crate) fn up_backward_shapes(
+    shape: &ExpertShape,
+    map: MapLens,
+    x: Dims,
+    dpre: Dims,
+    dx: Dims,
+    gradient: MapLens,
+) -> Result<()> {
     let sizes = sizes(shape)?;
-    sizes.check_up(weights)?;
-    let (a, h) = (x.rows(), shape.hidden);
-    Error::check_shape("columns of x (H)", x.cols(), h)?;
+    sizes.check_up(map)?;
+    let (a, h) = (x.0, shape.hidden);
+    Error::check_shape("columns of x (H)", x.1, h)?;
     let dpre_names = ("rows of dpre (A)", "columns of dpre (N1)");
-    matrix(dpre_names, (dpre.rows(), dpre.cols()), (a, sizes.up_rows))?;
-    let dx_names = ("rows of dx (A)", "columns of dx (H)");
-    matrix(dx_names, (dx.rows(), dx.cols()), (a, h))?;
+    matrix(dpre_names, dpre, (a, sizes.up_rows))?;
+    matrix(("rows of dx (A)", "columns of dx (H)"), dx, (a, h))?;
     Error::check_shape(
         "elements of the gradient of up (E·N1·H)",
-        grads.up.len(),
+        gradient.weights,
         sizes.up,
     )?;
     bias_gradient(
         "the gradient of up_bias",
         "elements of the gradient of up_bias (E·N1)",
-        weights.up_bias.is_some(),
-        grads.up_bias.as_ref().map(|g| g.len()),
+        map.bias.is_some(),
+        gradient.bias,
         sizes.up_bias,
-    )?;
-    offsets(group_offsets, shape.experts, a)
+    )
 }

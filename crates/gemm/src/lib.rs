@@ -5,6 +5,7 @@
 mod activation;
 mod check;
 mod cpu;
+pub mod gpu;
 pub mod reference;
 
 use tollgate_core::options::Activation;

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{PAD, Weights, abs, check, expert_shape, f64s, groups, u32_roundoff};
+use common::{Device, PAD, Weights, abs, check, expert_shape, f64s, gpus, groups, u32_roundoff};
 use half::{bf16, f16};
 use tollgate_core::options::Activation;
-use tollgate_core::{Cpu, DType, Element};
+use tollgate_core::{DType, Element};
 use tollgate_gemm::{ExpertGrads, ExpertShape, Experts, reference};
 use tollgate_testkit::{Case, Guarded, GuardedMatrix, Tolerance, edge_cases, run_all};
 
@@ -83,7 +83,13 @@ impl Grads {
 }
 
 /// Forward and backward of one case, each step checked from the values the step before it stored.
-fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated: bool, bias: bool) {
+fn check_case<T: Element>(
+    case: &Case,
+    device: &Device,
+    activation: Activation,
+    gated: bool,
+    bias: bool,
+) {
     let shape = expert_shape(case, activation, gated);
     let (h, i, n1) = (shape.hidden, shape.intermediate, shape.up_rows());
     let (offsets, a) = groups(case);
@@ -103,15 +109,16 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
         GuardedMatrix::<T>::poisoned(a, n1, PAD),
         GuardedMatrix::<T>::poisoned(a, i, PAD),
     );
-    cpu.up(
-        &shape,
-        &weights.borrow(),
-        x_matrix.view(),
-        &offsets,
-        pre.view_mut(),
-        act.view_mut(),
-    )
-    .unwrap();
+    device
+        .up(
+            &shape,
+            &weights.borrow(),
+            x_matrix.view(),
+            &offsets,
+            pre.view_mut(),
+            act.view_mut(),
+        )
+        .unwrap();
     let what = format!("pre {label}");
     let pre_values = pre.values(&what);
     let expected = reference::up(&shape, &w64, &x64, &offsets);
@@ -139,14 +146,15 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
     check(&what, &act_values, &expected, &magnitude, tolerance);
 
     let mut y = GuardedMatrix::<T>::poisoned(a, h, PAD);
-    cpu.down(
-        &shape,
-        &weights.borrow(),
-        act.view(),
-        &offsets,
-        y.view_mut(),
-    )
-    .unwrap();
+    device
+        .down(
+            &shape,
+            &weights.borrow(),
+            act.view(),
+            &offsets,
+            y.view_mut(),
+        )
+        .unwrap();
     let what = format!("y {label}");
     let act64 = f64s(&act_values);
     let expected = reference::down(&shape, &w64, &act64, &offsets);
@@ -163,17 +171,18 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
         let mut grads = Grads::new(&shape, bias, accumulate);
         let dy_matrix = GuardedMatrix::of(&dy, a, h, PAD);
         let mut dpre = GuardedMatrix::<T>::poisoned(a, n1, PAD);
-        cpu.down_backward(
-            &shape,
-            &weights.borrow(),
-            pre.view(),
-            act.view(),
-            dy_matrix.view(),
-            &offsets,
-            dpre.view_mut(),
-            &mut grads.borrow(),
-        )
-        .unwrap();
+        device
+            .down_backward(
+                &shape,
+                &weights.borrow(),
+                pre.view(),
+                act.view(),
+                dy_matrix.view(),
+                &offsets,
+                dpre.view_mut(),
+                &mut grads.borrow(),
+            )
+            .unwrap();
         let what = format!("dpre {label}");
         let dpre_values = dpre.values(&what);
         let expected = reference::down_backward(&shape, &w64, &pre64, &act64, &dy64, &offsets);
@@ -190,16 +199,17 @@ fn check_case<T: Element>(case: &Case, cpu: &Cpu, activation: Activation, gated:
 
         let dpre64 = f64s(&dpre_values);
         let mut dx = GuardedMatrix::<T>::poisoned(a, h, PAD);
-        cpu.up_backward(
-            &shape,
-            &weights.borrow(),
-            x_matrix.view(),
-            dpre.view(),
-            &offsets,
-            dx.view_mut(),
-            &mut grads.borrow(),
-        )
-        .unwrap();
+        device
+            .up_backward(
+                &shape,
+                &weights.borrow(),
+                x_matrix.view(),
+                dpre.view(),
+                &offsets,
+                dx.view_mut(),
+                &mut grads.borrow(),
+            )
+            .unwrap();
         let what = format!("dx {label}");
         let expected_up = reference::up_backward(&shape, &w64, &x64, &dpre64, &offsets);
         let magnitude_up =
@@ -268,16 +278,25 @@ fn dpre_magnitude(shape: &ExpertShape, pre: &[f64], dact: &[f64]) -> Vec<f64> {
 }
 
 fn run_type<T: Element>() {
-    let cpu = [("cpu, 2 threads", Cpu::new(2).unwrap())];
-    run_all("experts", &edge_cases(), &cpu, |case, cpu| {
+    let mut devices = vec![("cpu, 2 threads", Device::cpu(2))];
+    devices.extend(gpus());
+    run_all("experts", &edge_cases(), &devices, |case, device| {
         for &activation in Activation::ALL {
-            for gated in [false, true] {
-                for bias in [false, true] {
-                    check_case::<T>(case, cpu, activation, gated, bias);
+            for (gated, bias) in [(false, false), (false, true), (true, false), (true, true)] {
+                if device.is_cpu() || is_cheap(case) || (activation, gated, bias) == LARGE_FORM {
+                    check_case::<T>(case, device, activation, gated, bias);
                 }
             }
         }
     });
+}
+
+/// The form that large cases have on a GPU, which may be simulated.
+const LARGE_FORM: (Activation, bool, bool) = (Activation::Silu, true, true);
+
+/// Whether a case is small enough for every form on a simulated GPU.
+fn is_cheap(case: &Case) -> bool {
+    case.tokens * case.hidden * case.intermediate <= 4_000
 }
 
 #[test]
@@ -307,7 +326,19 @@ fn experts_of_many_tiles() {
         logits: tollgate_testkit::LogitKind::OneHot,
         seed: 4,
     };
-    let cpu = Cpu::new(2).unwrap();
-    check_case::<f32>(&case, &cpu, Activation::Silu, true, true);
-    check_case::<bf16>(&case, &cpu, Activation::Gelu, false, true);
+    let mut devices = vec![("cpu, 2 threads", Device::cpu(2))];
+    devices.extend(gpus());
+    for (_, device) in &devices {
+        let case = match device.is_cpu() {
+            true => case.clone(),
+            // Two tiles of rows and more of columns, and sums of two chains.
+            false => Case {
+                tokens: 140,
+                intermediate: 70,
+                ..case.clone()
+            },
+        };
+        check_case::<f32>(&case, device, Activation::Silu, true, true);
+        check_case::<bf16>(&case, device, Activation::Gelu, false, true);
+    }
 }

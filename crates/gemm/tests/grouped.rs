@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{PAD, abs, check, f64s, groups, implementations};
+use common::{Device, PAD, abs, check, f64s, groups, implementations};
 use half::{bf16, f16};
-use tollgate_core::{Cpu, DType, Element, RowView, RowViewMut};
+use tollgate_core::{DType, Element, RowView, RowViewMut};
 use tollgate_gemm::{GroupedGemm, Stacked, reference};
 use tollgate_testkit::{Case, Data, GuardedMatrix, Tolerance, assert_same, edge_cases, run_all};
 
@@ -64,7 +64,7 @@ fn values<T: Element>(data: &mut Data, len: usize, integers: bool) -> Vec<T> {
 
 /// All three products of a case. `exact`: the data are integers, so that the f32 sums are exact
 /// (all below 2^24) and the only rounding is the store's, which the reference can repeat.
-fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: bool) {
+fn products<A: Element, B: Element, D: Element>(case: &Case, device: &Device, exact: bool) {
     let inputs = Inputs::<A, B>::of(case, exact);
     let (m, n, k) = (inputs.rows, inputs.n, inputs.k);
     let offsets = &inputs.offsets;
@@ -78,7 +78,8 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
         let bias64 = bias.map(|_| &bias64[..]);
         let mut d = GuardedMatrix::<D>::poisoned(m, n, PAD);
         let a = GuardedMatrix::of(&inputs.x, m, k, PAD);
-        cpu.m_grouped(a.view(), inputs.stacked(), bias, offsets, d.view_mut())
+        device
+            .m_grouped(a.view(), inputs.stacked(), bias, offsets, d.view_mut())
             .unwrap();
         let expected = reference::m_grouped(&x, &b, bias64, offsets, n, k);
         let what = format!("m_grouped {names}, bias {}", bias.is_some());
@@ -102,7 +103,8 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
 
     let mut d = GuardedMatrix::<D>::poisoned(m, k, PAD);
     let a = GuardedMatrix::of(&inputs.dy, m, n, PAD);
-    cpu.m_grouped_transposed(a.view(), inputs.stacked(), offsets, d.view_mut())
+    device
+        .m_grouped_transposed(a.view(), inputs.stacked(), offsets, d.view_mut())
         .unwrap();
     let expected = reference::m_grouped_transposed(&dy, &b, offsets, n, k);
     let what = format!("m_grouped_transposed {names}");
@@ -133,14 +135,15 @@ fn products<A: Element, B: Element, D: Element>(case: &Case, cpu: &Cpu, exact: b
             true => case.data(9).integers(inputs.experts * n * k, 5),
         };
         let mut w = tollgate_testkit::Guarded::from_slice(&before, 3);
-        cpu.k_grouped(
-            dy_matrix.view(),
-            x_matrix.view(),
-            offsets,
-            accumulate,
-            w.as_mut_slice(),
-        )
-        .unwrap();
+        device
+            .k_grouped(
+                dy_matrix.view(),
+                x_matrix.view(),
+                offsets,
+                accumulate,
+                w.as_mut_slice(),
+            )
+            .unwrap();
         let what = format!("k_grouped {names}, accumulate {accumulate}");
         w.assert_canaries(&what);
         let old = |i: usize| {
@@ -180,9 +183,9 @@ fn run_types<A: Element, B: Element, D: Element>() {
         "grouped products",
         &edge_cases(),
         &implementations,
-        |case, cpu| {
-            products::<A, B, D>(case, cpu, false);
-            products::<A, B, D>(case, cpu, true);
+        |case, device| {
+            products::<A, B, D>(case, device, false);
+            products::<A, B, D>(case, device, true);
         },
     );
 }
@@ -222,15 +225,30 @@ fn many_tiles_of_integers_are_exact() {
         logits: tollgate_testkit::LogitKind::OneHot,
         seed: 3,
     };
-    for (_, cpu) in implementations() {
-        products::<f32, f32, f32>(&case, &cpu, true);
-        products::<bf16, bf16, f32>(&case, &cpu, true);
+    for (_, device) in implementations() {
+        let case = match device.is_cpu() {
+            true => case.clone(),
+            // Two tiles of rows and more of columns, and sums of two chains.
+            false => Case {
+                tokens: 140,
+                hidden: 401,
+                intermediate: 70,
+                ..case.clone()
+            },
+        };
+        products::<f32, f32, f32>(&case, &device, true);
+        products::<bf16, bf16, f32>(&case, &device, true);
     }
 }
 
 #[test]
 fn empty_dimensions_are_legal() {
-    let cpu = Cpu::new(2).unwrap();
+    for (_, device) in implementations() {
+        empty_dimensions(&device);
+    }
+}
+
+fn empty_dimensions(device: &Device) {
     let none: &[f32] = &[];
     // K = 0: the bias alone, or 0.
     let b = Stacked {
@@ -247,7 +265,7 @@ fn empty_dimensions_are_legal() {
         let mut d = [f32::NAN; 6];
         let a = RowView::new(none, 2, 0).unwrap();
         let out = RowViewMut::new(&mut d, 2, 3).unwrap();
-        cpu.m_grouped(a, b, bias, &[0, 1, 2], out).unwrap();
+        device.m_grouped(a, b, bias, &[0, 1, 2], out).unwrap();
         assert_same("K = 0", &d, &expected);
     }
     // N = 0: dgrad is 0, wgrad and forward are empty.
@@ -260,19 +278,20 @@ fn empty_dimensions_are_legal() {
     let mut d = [f32::NAN; 4];
     let a = RowView::new(none, 2, 0).unwrap();
     let out = RowViewMut::new(&mut d, 2, 2).unwrap();
-    cpu.m_grouped_transposed(a, b, &[0, 2], out).unwrap();
+    device.m_grouped_transposed(a, b, &[0, 2], out).unwrap();
     assert_same("N = 0", &d, &[0.0; 4]);
     let x = [1.0f32; 4];
     let x = RowView::new(&x, 2, 2).unwrap();
-    cpu.k_grouped(a, x, &[0, 2], false, &mut []).unwrap();
-    cpu.m_grouped(
-        x,
-        b,
-        None,
-        &[0, 2],
-        RowViewMut::new(&mut [0f32; 0], 2, 0).unwrap(),
-    )
-    .unwrap();
+    device.k_grouped(a, x, &[0, 2], false, &mut []).unwrap();
+    device
+        .m_grouped(
+            x,
+            b,
+            None,
+            &[0, 2],
+            RowViewMut::new(&mut [0f32; 0], 2, 0).unwrap(),
+        )
+        .unwrap();
     // No experts, whatever the other sizes.
     let b = Stacked {
         data: none,
@@ -283,8 +302,8 @@ fn empty_dimensions_are_legal() {
     let a = RowView::new(none, 0, 3).unwrap();
     let out = RowViewMut::new(&mut [0f32; 0], 0, usize::MAX / 2);
     if let Ok(out) = out {
-        cpu.m_grouped(a, b, None, &[0], out).unwrap();
+        device.m_grouped(a, b, None, &[0], out).unwrap();
     }
     let huge = RowView::new(none, 0, isize::MAX as usize).unwrap();
-    cpu.k_grouped(huge, huge, &[0], true, &mut []).unwrap();
+    device.k_grouped(huge, huge, &[0], true, &mut []).unwrap();
 }

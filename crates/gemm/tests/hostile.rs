@@ -3,9 +3,10 @@
 
 mod common;
 
+use common::{Device, one_of_each};
 use proptest::prelude::*;
 use tollgate_core::options::Activation;
-use tollgate_core::{Cpu, Error, RowView, RowViewMut};
+use tollgate_core::{Error, RowView, RowViewMut};
 use tollgate_gemm::{
     ExpertGrads, ExpertShape, ExpertWeights, Experts, GroupedGemm, Stacked, reference,
 };
@@ -145,90 +146,129 @@ fn network() -> impl Strategy<Value = Network> {
         )
 }
 
+/// All products of one set of arguments.
+fn check_products(device: &Device, p: &Products) {
+    let ones = vec![1f32; 400];
+    let b = Stacked {
+        data: &ones[..p.b_len],
+        experts: p.e,
+        n: p.n,
+        k: p.k,
+    };
+    let bias = p.bias_len.map(|len| &ones[..len]);
+    let a = RowView::new(&ones, p.a.0, p.a.1).unwrap();
+    let x = RowView::new(&ones, p.x.0, p.x.1).unwrap();
+
+    let mut d = poison::<f32>(p.d.0 * p.d.1);
+    let out = RowViewMut::new(&mut d, p.d.0, p.d.1).unwrap();
+    let result = device.m_grouped(a, b, bias, &p.offsets, out);
+    all_or_nothing(result.is_ok(), &[&d]);
+
+    let mut d = poison::<f32>(p.a.0 * p.a.1);
+    let out = RowViewMut::new(&mut d, p.a.0, p.a.1).unwrap();
+    let result = device.m_grouped_transposed(x, b, &p.offsets, out);
+    all_or_nothing(result.is_ok(), &[&d]);
+
+    let mut w = poison::<f32>(p.w_len);
+    let result = device.k_grouped(x, a, &p.offsets, false, &mut w);
+    all_or_nothing(result.is_ok(), &[&w]);
+}
+
+/// All steps of the experts with one set of arguments.
+fn check_experts(device: &Device, n: &Network) {
+    let ones = vec![1f32; 1000];
+    let (experts, hidden, intermediate) = n.shape;
+    let shape = ExpertShape {
+        experts,
+        hidden,
+        intermediate,
+        activation: Activation::Silu,
+        gated: n.gated,
+    };
+    let weights = ExpertWeights {
+        up: &ones[..n.lens[0]],
+        up_bias: n.biases[0].then(|| &ones[..n.lens[1]]),
+        down: &ones[..n.lens[2]],
+        down_bias: n.biases[1].then(|| &ones[..n.lens[3]]),
+    };
+    let input = |i: usize| RowView::new(&ones, n.rows[i], n.cols[i]).unwrap();
+    let output = |i: usize| poison::<f32>(n.rows[i] * n.cols[i]);
+    macro_rules! view {
+        ($buffer:ident, $i:expr) => {
+            RowViewMut::new(&mut $buffer, n.rows[$i], n.cols[$i]).unwrap()
+        };
+    }
+
+    let (mut pre, mut act) = (output(1), output(2));
+    let (pre_view, act_view) = (view!(pre, 1), view!(act, 2));
+    let result = device.up(&shape, &weights, input(0), &n.offsets, pre_view, act_view);
+    all_or_nothing(result.is_ok(), &[&pre, &act]);
+
+    let mut y = output(3);
+    let result = device.down(&shape, &weights, input(2), &n.offsets, view!(y, 3));
+    all_or_nothing(result.is_ok(), &[&y]);
+
+    let [mut up, mut up_bias, mut down, mut down_bias] = n.grads.map(poison::<f32>);
+    let mut grads = ExpertGrads {
+        up: &mut up,
+        up_bias: n.biases[2].then_some(&mut up_bias),
+        down: &mut down,
+        down_bias: n.biases[3].then_some(&mut down_bias),
+        accumulate: false,
+    };
+    let mut dpre = output(4);
+    let down_result = device.down_backward(
+        &shape,
+        &weights,
+        input(1),
+        input(2),
+        input(3),
+        &n.offsets,
+        view!(dpre, 4),
+        &mut grads,
+    );
+    let mut dx = output(0);
+    let up_result = device.up_backward(
+        &shape,
+        &weights,
+        input(3),
+        input(4),
+        &n.offsets,
+        view!(dx, 0),
+        &mut grads,
+    );
+    all_or_nothing(down_result.is_ok(), &[&dpre, &down]);
+    all_or_nothing(up_result.is_ok(), &[&dx, &up]);
+    all_or_nothing(down_result.is_ok() && n.biases[3], &[&down_bias]);
+    all_or_nothing(up_result.is_ok() && n.biases[2], &[&up_bias]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn products_never_panic(p in products()) {
-        let cpu = Cpu::new(1).unwrap();
-        let ones = vec![1f32; 400];
-        let b = Stacked { data: &ones[..p.b_len], experts: p.e, n: p.n, k: p.k };
-        let bias = p.bias_len.map(|len| &ones[..len]);
-        let a = RowView::new(&ones, p.a.0, p.a.1).unwrap();
-        let x = RowView::new(&ones, p.x.0, p.x.1).unwrap();
-
-        let mut d = poison::<f32>(p.d.0 * p.d.1);
-        let out = RowViewMut::new(&mut d, p.d.0, p.d.1).unwrap();
-        let result = cpu.m_grouped(a, b, bias, &p.offsets, out);
-        all_or_nothing(result.is_ok(), &[&d]);
-
-        let mut d = poison::<f32>(p.a.0 * p.a.1);
-        let out = RowViewMut::new(&mut d, p.a.0, p.a.1).unwrap();
-        let result = cpu.m_grouped_transposed(x, b, &p.offsets, out);
-        all_or_nothing(result.is_ok(), &[&d]);
-
-        let mut w = poison::<f32>(p.w_len);
-        let result = cpu.k_grouped(x, a, &p.offsets, false, &mut w);
-        all_or_nothing(result.is_ok(), &[&w]);
+        for (_, device) in &one_of_each() {
+            check_products(device, &p);
+        }
     }
 
     #[test]
     fn experts_never_panic(n in network()) {
-        let cpu = Cpu::new(1).unwrap();
-        let ones = vec![1f32; 1000];
-        let (experts, hidden, intermediate) = n.shape;
-        let shape = ExpertShape {
-            experts, hidden, intermediate, activation: Activation::Silu, gated: n.gated,
-        };
-        let weights = ExpertWeights {
-            up: &ones[..n.lens[0]],
-            up_bias: n.biases[0].then(|| &ones[..n.lens[1]]),
-            down: &ones[..n.lens[2]],
-            down_bias: n.biases[1].then(|| &ones[..n.lens[3]]),
-        };
-        let input = |i: usize| RowView::new(&ones, n.rows[i], n.cols[i]).unwrap();
-        let output = |i: usize| poison::<f32>(n.rows[i] * n.cols[i]);
-        macro_rules! view {
-            ($buffer:ident, $i:expr) => {
-                RowViewMut::new(&mut $buffer, n.rows[$i], n.cols[$i]).unwrap()
-            };
+        for (_, device) in &one_of_each() {
+            check_experts(device, &n);
         }
-
-        let (mut pre, mut act) = (output(1), output(2));
-        let (pre_view, act_view) = (view!(pre, 1), view!(act, 2));
-        let result = cpu.up(&shape, &weights, input(0), &n.offsets, pre_view, act_view);
-        all_or_nothing(result.is_ok(), &[&pre, &act]);
-
-        let mut y = output(3);
-        let result = cpu.down(&shape, &weights, input(2), &n.offsets, view!(y, 3));
-        all_or_nothing(result.is_ok(), &[&y]);
-
-        let [mut up, mut up_bias, mut down, mut down_bias] = n.grads.map(poison::<f32>);
-        let mut grads = ExpertGrads {
-            up: &mut up,
-            up_bias: n.biases[2].then_some(&mut up_bias),
-            down: &mut down,
-            down_bias: n.biases[3].then_some(&mut down_bias),
-            accumulate: false,
-        };
-        let mut dpre = output(4);
-        let down_result = cpu.down_backward(
-            &shape, &weights, input(1), input(2), input(3), &n.offsets, view!(dpre, 4), &mut grads,
-        );
-        let mut dx = output(0);
-        let up_result = cpu.up_backward(
-            &shape, &weights, input(3), input(4), &n.offsets, view!(dx, 0), &mut grads,
-        );
-        all_or_nothing(down_result.is_ok(), &[&dpre, &down]);
-        all_or_nothing(up_result.is_ok(), &[&dx, &up]);
-        all_or_nothing(down_result.is_ok() && n.biases[3], &[&down_bias]);
-        all_or_nothing(up_result.is_ok() && n.biases[2], &[&up_bias]);
     }
 }
 
 #[test]
 fn offsets_at_the_ends_of_i32_are_refused() {
-    let cpu = Cpu::new(1).unwrap();
+    for (_, device) in &one_of_each() {
+        refuses_extreme_offsets(device);
+    }
+}
+
+fn refuses_extreme_offsets(device: &Device) {
     let ones = [1f32; 16];
     let a = RowView::new(&ones, 4, 2).unwrap();
     let b = Stacked {
@@ -249,11 +289,11 @@ fn offsets_at_the_ends_of_i32_are_refused() {
     ] {
         let mut d = poison::<f32>(8);
         let view = RowViewMut::new(&mut d, 4, 2).unwrap();
-        let forward = cpu.m_grouped(a, b, None, &offsets, view);
+        let forward = device.m_grouped(a, b, None, &offsets, view);
         let view = RowViewMut::new(&mut d, 4, 2).unwrap();
-        let backward = cpu.m_grouped_transposed(a, b, &offsets, view);
+        let backward = device.m_grouped_transposed(a, b, &offsets, view);
         let mut w = poison::<f32>(12);
-        let weights = cpu.k_grouped(a, a, &offsets, true, &mut w);
+        let weights = device.k_grouped(a, a, &offsets, true, &mut w);
         for result in [forward, backward, weights] {
             assert!(matches!(result, Err(Error::Routing(_))), "{offsets:?}");
         }
@@ -281,7 +321,12 @@ fn the_reference_says_what_empty_offsets_lack() {
 
 #[test]
 fn errors_name_value_and_bound() {
-    let cpu = Cpu::new(1).unwrap();
+    for (_, device) in &one_of_each() {
+        names_value_and_bound(device);
+    }
+}
+
+fn names_value_and_bound(device: &Device) {
     let ones = [1f32; 64];
     let stacked = |experts, n, k, len: usize| Stacked {
         data: &ones[..len],
@@ -293,7 +338,7 @@ fn errors_name_value_and_bound() {
         let mut d = [0f32; 64];
         let out = RowViewMut::new(&mut d, 3, cols).unwrap();
         let a = RowView::new(&ones, 3, 4).unwrap();
-        let error = cpu.m_grouped(a, b, bias, offsets, out).unwrap_err();
+        let error = device.m_grouped(a, b, bias, offsets, out).unwrap_err();
         assert!(d.iter().all(|&v| v == 0.0));
         error.to_string()
     };
@@ -345,7 +390,12 @@ fn errors_name_value_and_bound() {
 
 #[test]
 fn a_bias_gradient_is_required_exactly_when_there_is_a_bias() {
-    let cpu = Cpu::new(1).unwrap();
+    for (_, device) in &one_of_each() {
+        requires_the_bias_gradient(device);
+    }
+}
+
+fn requires_the_bias_gradient(device: &Device) {
     let ones = [1f32; 16];
     let shape = ExpertShape {
         experts: 1,
@@ -373,7 +423,7 @@ fn a_bias_gradient_is_required_exactly_when_there_is_a_bias() {
             accumulate: false,
         };
         let to = RowViewMut::new(&mut out, 1, 2).unwrap();
-        let first = cpu.down_backward(
+        let first = device.down_backward(
             &shape,
             &weights,
             view(),
@@ -384,7 +434,7 @@ fn a_bias_gradient_is_required_exactly_when_there_is_a_bias() {
             &mut grads,
         );
         let to = RowViewMut::new(&mut out, 1, 2).unwrap();
-        let second = cpu.up_backward(&shape, &weights, view(), view(), &[0, 1], to, &mut grads);
+        let second = device.up_backward(&shape, &weights, view(), view(), &[0, 1], to, &mut grads);
         if first.is_err() {
             assert_eq!((up, down, out), ([7.0; 4], [7.0; 4], [7.0; 2]));
         }
@@ -409,7 +459,12 @@ fn a_bias_gradient_is_required_exactly_when_there_is_a_bias() {
 
 #[test]
 fn a_shape_that_overflows_is_an_error() {
-    let cpu = Cpu::new(1).unwrap();
+    for (_, device) in &one_of_each() {
+        refuses_shapes_that_overflow(device);
+    }
+}
+
+fn refuses_shapes_that_overflow(device: &Device) {
     let none: &[f32] = &[];
     for (experts, hidden, intermediate) in [
         (1, 1, usize::MAX),
@@ -433,7 +488,7 @@ fn a_shape_that_overflows_is_an_error() {
         let (mut pre, mut act) = ([0f32; 0], [0f32; 0]);
         let pre = RowViewMut::new(&mut pre, 0, 0).unwrap();
         let act = RowViewMut::new(&mut act, 0, 0).unwrap();
-        let error = cpu.up(&shape, &weights, x, &[0], pre, act).unwrap_err();
+        let error = device.up(&shape, &weights, x, &[0], pre, act).unwrap_err();
         assert!(matches!(error, Error::Overflow { .. }), "{error}");
     }
 }

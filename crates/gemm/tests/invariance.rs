@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Weights, expert_shape};
+use common::{Device, Weights, cpu_is_fused, expert_shape, gpus, one_of_each};
 use half::{bf16, f16};
 use tollgate_core::options::Activation;
 use tollgate_core::{Cpu, Element, RowView, RowViewMut};
@@ -13,7 +13,7 @@ const EXPERTS: usize = 2;
 
 /// Forward and dgrad of rows `[M, K]` and `[M, N]` of one expert among [`EXPERTS`].
 fn products<T: Element>(
-    cpu: &Cpu,
+    device: &impl GroupedGemm,
     b: Stacked<'_, T>,
     bias: &[T],
     expert: usize,
@@ -30,9 +30,9 @@ fn products<T: Element>(
         RowView::new(dy, m, b.n).unwrap(),
     );
     let out = RowViewMut::new(&mut d, m, b.n).unwrap();
-    cpu.m_grouped(x, b, Some(bias), &offsets, out).unwrap();
+    device.m_grouped(x, b, Some(bias), &offsets, out).unwrap();
     let out = RowViewMut::new(&mut dx, m, b.k).unwrap();
-    cpu.m_grouped_transposed(dy, b, &offsets, out).unwrap();
+    device.m_grouped_transposed(dy, b, &offsets, out).unwrap();
     (d, dx)
 }
 
@@ -89,12 +89,15 @@ fn narrow_rows_do_not_see_each_other() {
 /// The terms of a block of a sum, as the implementation documents it: the fewest equal blocks of at
 /// most 384; the bits of a product are those of chains of fused multiply–adds.
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn sums_have_the_documented_order() {
-    if !std::arch::is_x86_feature_detected!("fma") {
-        return;
+    for (_, device) in &one_of_each() {
+        if !device.is_cpu() || cpu_is_fused() {
+            has_the_documented_order(device);
+        }
     }
-    let cpu = Cpu::new(1).unwrap();
+}
+
+fn has_the_documented_order(device: &Device) {
     let (m, n) = (5, 18);
     for k in [1, 2, 3, 383, 385, 800, 3072] {
         let mut data = Data::new(k as u64);
@@ -108,7 +111,7 @@ fn sums_have_the_documented_order() {
         };
         let a = RowView::new(&x, m, k).unwrap();
         let out = RowViewMut::new(&mut d, m, n).unwrap();
-        cpu.m_grouped(a, b, None, &[0, m as i32], out).unwrap();
+        device.m_grouped(a, b, None, &[0, m as i32], out).unwrap();
         let block = k.div_ceil(k.div_ceil(384));
         let mut expected = Vec::new();
         for r in 0..m {
@@ -128,8 +131,14 @@ fn sums_have_the_documented_order() {
 /// A NaN and an infinity spoil their own rows only; the same in the weights spoils their expert's.
 #[test]
 fn a_nan_stays_in_its_row() {
+    nan_stays_in_its_row(&Device::cpu(2), &[0, 1, 47, 48, 63, 99]);
+    for (_, gpu) in &gpus() {
+        nan_stays_in_its_row(gpu, &[0, 15, 16, 99]);
+    }
+}
+
+fn nan_stays_in_its_row(device: &Device, rows: &[usize]) {
     let (m, n, k) = (100, 70, 33);
-    let cpu = Cpu::new(2).unwrap();
     let mut data = Data::new(8);
     let weights: Vec<f32> = data.normals(EXPERTS * n * k, 1.0);
     let bias: Vec<f32> = data.normals(EXPERTS * n, 1.0);
@@ -140,13 +149,13 @@ fn a_nan_stays_in_its_row() {
         n,
         k,
     };
-    let clean = products(&cpu, b, &bias, 1, &x, &dy);
+    let clean = products(device, b, &bias, 1, &x, &dy);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for row in [0, 1, 47, 48, 63, 99] {
+        for &row in rows {
             let (mut x, mut dy) = (x.clone(), dy.clone());
             x[row * k + 7] = bad;
             dy[row * n + 7] = bad;
-            let dirty = products(&cpu, b, &bias, 1, &x, &dy);
+            let dirty = products(device, b, &bias, 1, &x, &dy);
             for r in 0..m {
                 let (own, before) = (&dirty.0[r * n..][..n], &clean.0[r * n..][..n]);
                 let (own_dx, before_dx) = (&dirty.1[r * k..][..k], &clean.1[r * k..][..k]);
@@ -168,7 +177,7 @@ fn a_nan_stays_in_its_row() {
         data: &spoiled,
         ..b
     };
-    let other = products(&cpu, b, &bias, 1, &x, &dy);
+    let other = products(device, b, &bias, 1, &x, &dy);
     assert_same("a NaN in another expert", &other.0, &clean.0);
     assert_same("a NaN in another expert", &other.1, &clean.1);
 }
@@ -269,15 +278,20 @@ fn no_bit_depends_on_the_threads() {
 /// The weights' gradient of an expert does not depend on the other experts' rows.
 #[test]
 fn an_expert_s_gradient_depends_on_its_rows_only() {
+    for (_, device) in &one_of_each() {
+        gradient_depends_on_its_rows_only(device);
+    }
+}
+
+fn gradient_depends_on_its_rows_only(device: &Device) {
     let (n, k) = (70, 90);
-    let cpu = Cpu::new(2).unwrap();
     let mut data = Data::new(3);
     let (dy, x): (Vec<f32>, Vec<f32>) = (data.normals(900 * n, 1.0), data.normals(900 * k, 1.0));
     let sums = |rows: std::ops::Range<usize>, offsets: &[i32]| {
         let mut w = poison::<f32>((offsets.len() - 1) * n * k);
         let a = RowView::new(&dy[rows.start * n..rows.end * n], rows.len(), n).unwrap();
         let x = RowView::new(&x[rows.start * k..rows.end * k], rows.len(), k).unwrap();
-        cpu.k_grouped(a, x, offsets, false, &mut w).unwrap();
+        device.k_grouped(a, x, offsets, false, &mut w).unwrap();
         w
     };
     let all = sums(0..900, &[0, 1, 1, 400, 402, 900]);

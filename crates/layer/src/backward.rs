@@ -3,8 +3,8 @@
 use tollgate_core::{Element, Error, Result, RowView, RowViewMut, StepContext};
 use tollgate_gemm::{ExpertShape, Stacked};
 
-use crate::forward::Sizes;
 use crate::state::{Pass, Scratch, sized};
+use crate::work::Work;
 use crate::{Device, LayerGrads, LayerInputs, LayerState, LayerWeights, MoeLayer, Trace, jitter};
 
 impl<D: Device> MoeLayer<D> {
@@ -117,16 +117,15 @@ impl<D: Device> MoeLayer<D> {
         let (ctx, dense) = (&pass.ctx, pass.dense);
         let a = table.num_assignments();
         let offsets = &table.expert_offsets;
-        let sizes = Sizes::of::<T>(self, t, table);
-        let element = size_of::<T>() as f64;
+        let of_router = self.sizes::<T>(t, ctx.training);
+        let sizes = of_router.routed(table);
 
         let dweights = sized(&mut scratch.dweights, a);
         let dy_rows = if dense {
             dy
         } else {
             let rows = sized(&mut scratch.dy_rows, a * h);
-            let bytes = sizes.permute + element * (a * h) as f64;
-            trace.stage("unpermute_backward", 3.0 * (a * h) as f64, bytes, || {
+            trace.stage("unpermute_backward", sizes.unpermute_backward(), || {
                 let y_rows = RowView::new(&y_rows[..a * h], a, h)?;
                 let drows = RowViewMut::new(&mut *rows, a, h)?;
                 device.unpermute_backward(dy, y_rows, table, maps, drows, dweights)
@@ -136,10 +135,7 @@ impl<D: Device> MoeLayer<D> {
         let pre = RowView::new(&pre[..a * n1], a, n1)?;
         let act = RowView::new(&act[..a * i], a, i)?;
         let dpre = sized(&mut scratch.dpre, a * n1);
-        let bytes = element * (a * (h + i + 2 * n1)) as f64
-            + sizes.down_weights * element
-            + (shape.experts * h * i * 4) as f64;
-        trace.stage("down_backward", 2.0 * sizes.down_flops, bytes, || {
+        trace.stage("down_backward", sizes.down_backward(), || {
             let dpre = RowViewMut::new(&mut *dpre, a, n1)?;
             let experts = &mut grads.experts;
             device.down_backward(
@@ -163,10 +159,7 @@ impl<D: Device> MoeLayer<D> {
         } else {
             sized(&mut scratch.dx_rows, a * h)
         };
-        let bytes = element * (a * (2 * h + n1)) as f64
-            + sizes.up_weights * element
-            + (shape.experts * h * n1 * 4) as f64;
-        trace.stage("up_backward", 2.0 * sizes.up_flops, bytes, || {
+        trace.stage("up_backward", sizes.up_backward(), || {
             let experts = &mut grads.experts;
             let dx = match dense {
                 true => grads.x.reborrow(),
@@ -190,7 +183,7 @@ impl<D: Device> MoeLayer<D> {
             let gate_inputs = self.gate_inputs(inputs, weights, Some(logits), noise);
             let dlogits = sized(&mut scratch.dlogits, t * e);
             let dnoise = sized(&mut scratch.dnoise, if noisy { t * e } else { 0 });
-            trace.stage("gate_backward", 0.0, (3 * t * e * 4) as f64, || {
+            trace.stage("gate_backward", of_router.gate_backward(), || {
                 let dlogits = RowViewMut::new(dlogits, t, e)?;
                 let dnoise = match noisy {
                     true => Some(RowViewMut::new(dnoise, t, e)?),
@@ -207,21 +200,16 @@ impl<D: Device> MoeLayer<D> {
                 )
             })?;
             let jittered = self.jitter(ctx).map(|_| &router_input[..t * h]);
+            let work = of_router.router_backward();
             self.router_backward(
-                inputs, weights, router, ctx, jittered, scratch, grads, trace,
+                inputs, weights, router, ctx, jittered, scratch, grads, work, trace,
             )?;
             addend = Some(RowView::new(&scratch.dx_router[..t * h], t, h)?);
             if let Some(saved) = saved {
                 saved.has_logit_gradient = true;
             }
         }
-        let extra = if addend.is_some() {
-            (t * h * 4) as f64
-        } else {
-            0.0
-        };
-        let bytes = sizes.permute + extra;
-        trace.stage("permute_backward", (a * h) as f64, bytes, || {
+        trace.stage("permute_backward", sizes.permute_backward(), || {
             let drows = RowView::new(&scratch.dx_rows[..a * h], a, h)?;
             device.permute_backward(drows, table, maps, addend, grads.x.reborrow())
         })
@@ -237,6 +225,7 @@ impl<D: Device> MoeLayer<D> {
         jittered: Option<&[f32]>,
         scratch: &mut Scratch<T>,
         grads: &mut LayerGrads<'_, T>,
+        work: Work,
         trace: &mut Trace,
     ) -> Result<()> {
         let (t, h, e) = (inputs.x.rows(), self.shape.hidden, self.shape.experts);
@@ -263,12 +252,8 @@ impl<D: Device> MoeLayer<D> {
             self.device.m_grouped_transposed(dz, map, &one_group, dx)
         };
         let noise = weights.router_noise.zip(grads.router_noise.as_deref_mut());
-        let maps = if noise.is_some() { 2.0 } else { 1.0 };
-        let flops = maps * 4.0 * (t * h * e) as f64;
-        let bytes = (t * h) as f64 * (size_of::<T>() as f64 + 4.0 * maps)
-            + maps * ((t + 2 * h) * e * 4) as f64;
         let dx = sized(&mut scratch.dx_router, t * h);
-        trace.stage("router_backward", flops, bytes, || {
+        trace.stage("router_backward", work, || {
             if let Some(dw) = grads.router.as_deref_mut() {
                 product(router, &scratch.dlogits[..t * e], dx, dw)?;
             }

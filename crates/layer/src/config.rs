@@ -50,6 +50,16 @@ impl<D> MoeLayer<D> {
         &self.device
     }
 
+    /// The same layer on another device.
+    pub fn on<E>(&self, device: E) -> MoeLayer<E> {
+        MoeLayer {
+            shape: self.shape,
+            options: self.options.clone(),
+            local_experts: self.local_experts.clone(),
+            device,
+        }
+    }
+
     /// The jitter in force, if any.
     pub(crate) fn jitter(&self, ctx: &StepContext) -> Option<f32> {
         (ctx.training && self.options.jitter > 0.0).then_some(self.options.jitter)

@@ -1,10 +1,11 @@
 //! The forward pass: gate → permute → experts → unpermute.
 
-use tollgate_core::{Element, Error, Result, RoutingTable, RowView, RowViewMut, StepContext};
+use tollgate_core::{Element, Error, Result, RowView, RowViewMut, StepContext};
 use tollgate_gating::{GateInputs, GateState};
 use tollgate_gemm::Stacked;
 
 use crate::state::{Pass, sized};
+use crate::work::Sizes;
 use crate::{Device, LayerInputs, LayerState, LayerWeights, MoeLayer, jitter};
 
 impl<D: Device> MoeLayer<D> {
@@ -45,7 +46,7 @@ impl<D: Device> MoeLayer<D> {
         state.trace.stages.clear();
         self.gate_forward(inputs, weights, ctx, state)?;
         let dense = self.is_dense(&state.gate);
-        self.experts_forward(inputs, weights, y, dense, state)?;
+        self.experts_forward(inputs, weights, y, dense, ctx.training, state)?;
         let (trace, gate) = (&mut state.trace, &state.gate);
         trace.decisions(&gate.table, gate.selection.num_assignments());
         trace.dropped = gate.dropped;
@@ -73,6 +74,7 @@ impl<D: Device> MoeLayer<D> {
     ) -> Result<()> {
         let (t, h, e) = (inputs.x.rows(), self.shape.hidden, self.shape.experts);
         let noisy = self.options.router.is_noisy() && ctx.training;
+        let sizes = self.sizes::<T>(t, ctx.training);
         let mut logits = None;
         let mut noise_logits = None;
         if let (true, Some(router)) = (self.options.router.has_gate(), weights.router) {
@@ -81,12 +83,9 @@ impl<D: Device> MoeLayer<D> {
                 jitter::apply(ctx, amount, inputs.x, out);
                 &*out
             });
-            let maps = if noisy { 2.0 } else { 1.0 };
-            let flops = maps * 2.0 * (t * h * e) as f64;
-            let bytes = (t * h * size_of::<T>()) as f64 + maps * ((t + h) * e * 4) as f64;
             let out = sized(&mut state.logits, t * e);
             let noise_out = noisy.then(|| sized(&mut state.noise_logits, t * e));
-            state.trace.stage("router", flops, bytes, || {
+            state.trace.stage("router", sizes.router(), || {
                 self.router_product(inputs.x, jittered, router, out)?;
                 if let (Some(map), Some(out)) = (weights.router_noise, noise_out) {
                     self.router_product(inputs.x, jittered, map, out)?;
@@ -99,13 +98,8 @@ impl<D: Device> MoeLayer<D> {
             }
         }
         let gate_inputs = self.gate_inputs(inputs, weights, logits, noise_logits);
-        let bytes = if logits.is_some() {
-            (2 * t * e * 4) as f64
-        } else {
-            (t * 8) as f64
-        };
         let gate = &mut state.gate;
-        state.trace.stage("gate", 0.0, bytes, || {
+        state.trace.stage("gate", sizes.gate(), || {
             self.device.gate(&gate_inputs, &self.options, ctx, gate)
         })
     }
@@ -143,6 +137,7 @@ impl<D: Device> MoeLayer<D> {
         weights: &LayerWeights<'_, T>,
         y: RowViewMut<'_, T>,
         dense: bool,
+        training: bool,
         state: &mut LayerState<T>,
     ) -> Result<()> {
         let shape = &self.shape;
@@ -154,14 +149,14 @@ impl<D: Device> MoeLayer<D> {
         );
         let table = &state.gate.table;
         let a = table.num_assignments();
-        let sizes = Sizes::of::<T>(self, t, table);
+        let sizes = self.sizes::<T>(t, training).routed(table);
         let trace = &mut state.trace;
         let (maps, device) = (&mut state.maps, &self.device);
         let x_rows = if dense {
             inputs.x
         } else {
             let rows = sized(&mut state.x_rows, a * h);
-            trace.stage("permute", 0.0, sizes.permute, || {
+            trace.stage("permute", sizes.permute(), || {
                 device.sort(table, maps)?;
                 device.permute(inputs.x, maps, RowViewMut::new(&mut *rows, a, h)?)
             })?;
@@ -170,24 +165,24 @@ impl<D: Device> MoeLayer<D> {
         let offsets = &table.expert_offsets;
         let pre = sized(&mut state.pre, a * n1);
         let act = sized(&mut state.act, a * i);
-        trace.stage("up", sizes.up_flops, sizes.up, || {
+        trace.stage("up", sizes.up(), || {
             let pre = RowViewMut::new(pre, a, n1)?;
             let act = RowViewMut::new(&mut *act, a, i)?;
             device.up(shape, &weights.experts, x_rows, offsets, pre, act)
         })?;
         let act = RowView::new(act, a, i)?;
         if dense {
-            return trace.stage("down", sizes.down_flops, sizes.down, || {
+            return trace.stage("down", sizes.down(), || {
                 device.down(shape, &weights.experts, act, offsets, y)
             });
         }
         let y_rows = sized(&mut state.y_rows, a * h);
-        trace.stage("down", sizes.down_flops, sizes.down, || {
+        trace.stage("down", sizes.down(), || {
             let y_rows = RowViewMut::new(&mut *y_rows, a, h)?;
             device.down(shape, &weights.experts, act, offsets, y_rows)
         })?;
         let y_rows = RowView::new(y_rows, a, h)?;
-        trace.stage("unpermute", 2.0 * (a * h) as f64, sizes.permute, || {
+        trace.stage("unpermute", sizes.unpermute(), || {
             device.unpermute(y_rows, table, maps, y)
         })
     }
@@ -197,6 +192,13 @@ impl<D: Device> MoeLayer<D> {
         !self.options.router.has_gate()
             && gate.table.sole_expert().is_some()
             && self.options.weight_scale == 1.0
+    }
+
+    /// What the work of a step of these tokens follows from.
+    pub(crate) fn sizes<T>(&self, tokens: usize, training: bool) -> Sizes {
+        let router = &self.options.router;
+        let noisy = router.is_noisy() && training;
+        Sizes::of::<T>(&self.shape, tokens, router.has_gate(), noisy)
     }
 
     /// The gate's view of the inputs.
@@ -216,45 +218,6 @@ impl<D: Device> MoeLayer<D> {
             sequence_offsets: inputs.sequence_offsets,
             local_experts: self.local_experts.clone(),
             ..GateInputs::without_logits(inputs.x.rows(), self.shape.experts)
-        }
-    }
-}
-
-/// Operations and bytes of the stages: what must be moved, each tensor once; weights only of the
-/// experts that have rows.
-pub(crate) struct Sizes {
-    pub(crate) permute: f64,
-    pub(crate) up_flops: f64,
-    pub(crate) up: f64,
-    pub(crate) down_flops: f64,
-    pub(crate) down: f64,
-    /// Elements of the up and down weights in use.
-    pub(crate) up_weights: f64,
-    pub(crate) down_weights: f64,
-}
-
-impl Sizes {
-    pub(crate) fn of<T>(layer: &MoeLayer<impl Sized>, t: usize, table: &RoutingTable) -> Self {
-        let shape = &layer.shape;
-        let (h, n1, i) = (
-            shape.hidden as f64,
-            shape.up_rows() as f64,
-            shape.intermediate as f64,
-        );
-        let a = table.num_assignments() as f64;
-        let used = (0..shape.experts)
-            .filter(|&e| table.count_of(e) > 0)
-            .count() as f64;
-        let bytes = size_of::<T>() as f64;
-        let (up_weights, down_weights) = (used * n1 * h, used * h * i);
-        Self {
-            permute: bytes * h * (t as f64 + a),
-            up_flops: 2.0 * a * n1 * h,
-            up: bytes * (a * (h + n1 + i) + up_weights),
-            down_flops: 2.0 * a * h * i,
-            down: bytes * (a * (h + i) + down_weights),
-            up_weights,
-            down_weights,
         }
     }
 }

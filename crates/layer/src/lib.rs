@@ -22,16 +22,18 @@ struct Readme;
 
 mod backward;
 mod config;
-mod device;
 mod forward;
+pub mod gpu;
 mod jitter;
+mod place;
 pub mod reference;
 mod state;
 mod tensors;
 mod trace;
+mod work;
 
 pub use config::{MoeLayer, MoeLayerBuilder};
-pub use device::Device;
+pub use place::Device;
 pub use state::LayerState;
 pub use tensors::{LayerGrads, LayerInputs, LayerWeights};
 pub use tollgate_core as core;
@@ -39,6 +41,7 @@ pub use tollgate_core::{
     Cpu, DType, DropMode, Element, Error, ExpertChoiceCapacity, Philox, Result, Router,
     RoutingTable, RowView, RowViewMut, StepContext, Stream, options,
 };
+pub use tollgate_device as device;
 pub use tollgate_gating as gating;
 pub use tollgate_gemm as gemm;
 pub use tollgate_gemm::{ExpertGrads, ExpertShape, ExpertWeights};

@@ -5,6 +5,8 @@ use std::time::Instant;
 use tollgate_core::{DropMode, RoutingTable};
 use tollgate_gating::{GateStatus, Losses};
 
+use crate::work::Work;
+
 /// One stage of a pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stage {
@@ -54,17 +56,16 @@ impl Trace {
     pub(crate) fn stage<R>(
         &mut self,
         name: &'static str,
-        flops: f64,
-        bytes: f64,
-        work: impl FnOnce() -> R,
+        work: Work,
+        run: impl FnOnce() -> R,
     ) -> R {
         let start = Instant::now();
-        let result = work();
+        let result = run();
         self.stages.push(Stage {
             name,
             seconds: start.elapsed().as_secs_f64(),
-            flops,
-            bytes,
+            flops: work.flops,
+            bytes: work.bytes,
         });
         result
     }

@@ -6,13 +6,15 @@
 //!
 //! Arithmetic is plain IEEE 754 throughout: a NaN or infinite weight reaches the outputs of its
 //! token (0 · ∞ is NaN), a sum of zeros from +0 is +0, products keep their sign of zero.
+//! Which NaN an operation on a NaN gives is the device's choice; all else has the same bits everywhere.
 //! Assignments, tokens and rows are numbered in i32; more are refused with
 //! [`Error::Overflow`](tollgate_core::Error::Overflow). Offsets into matrices are usize.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod check;
 mod cpu;
+pub mod gpu;
 pub mod reference;
 
 use tollgate_core::{Element, Result, RoutingTable, RowView, RowViewMut};
@@ -91,9 +93,10 @@ pub trait Permute {
     /// in f32 (`[A]`, table order), where r is the row of assignment a. dy `[T, H]`, rows and drows
     /// `[A, H]`.
     ///
-    /// The dot product has a fixed order: 32 partial sums from 0, the l-th over the columns
-    /// `j ≡ l (mod 32)` in ascending order by fused multiply-adds; then the upper half of the sums
-    /// is added to the lower, 16, 8, 4, 2 and 1 at a time.
+    /// The dot product has a fixed order. With c = 16 / size_of::<T>() there are 32·c partial sums
+    /// from 0: column j goes to sum j mod 32·c, in ascending order by fused multiply-adds. Then the
+    /// upper half of the sums is added to the lower, 16·c, 8·c, …, 1 at a time. It is the order of 32
+    /// lanes that load 16 bytes each, and of vectors of any width.
     ///
     /// # Errors
     /// As [`Permute::permute`]; maps that are not inverses of each other or disagree with the table

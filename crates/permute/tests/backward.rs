@@ -3,30 +3,23 @@
 
 mod common;
 
-use common::{MAX_K, cases, f64s, routed, sorted, widen};
+use common::{Device, MAX_K, cases, f64s, implementations, routed, sorted, widen};
 use half::{bf16, f16};
-use tollgate_core::{Cpu, DType, Element, RoutingTable};
+use tollgate_core::{DType, Element, RoutingTable};
 use tollgate_permute::{Permute, reference};
 use tollgate_testkit::{
     Case, Data, GuardedMatrix, Probe, Tolerance, assert_same, check_gradient, compare, edge_cases,
     run_all,
 };
 
-fn cpus() -> [(&'static str, Cpu); 2] {
-    [
-        ("cpu, 1 thread", Cpu::new(1).unwrap()),
-        ("cpu, 2 threads", Cpu::new(2).unwrap()),
-    ]
-}
-
 /// Runs the check for every case, k, dtype and row padding.
 macro_rules! for_all {
     ($name:literal, $check:ident) => {
-        run_all($name, &cases(), &cpus(), |case, cpu| {
+        run_all($name, &cases(), &implementations(), |case, device| {
             for (max_k, pad) in MAX_K.into_iter().zip([0, 3, 5]) {
-                $check::<f32>(case, cpu, max_k, pad);
-                $check::<f16>(case, cpu, max_k, pad);
-                $check::<bf16>(case, cpu, max_k, pad);
+                $check::<f32>(case, device, max_k, pad);
+                $check::<f16>(case, device, max_k, pad);
+                $check::<bf16>(case, device, max_k, pad);
             }
         });
     };
@@ -39,7 +32,7 @@ fn magnitudes<T: Element>(values: &[T]) -> Vec<f64> {
 /// Integers up to 3 in magnitude, at most 8 of them and an addend: exact in every dtype.
 #[test]
 fn permute_backward_of_integers_is_exact() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(5).integers(a * h, 3);
@@ -49,7 +42,8 @@ fn permute_backward_of_integers_is_exact() {
         for with_addend in [false, true] {
             let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
             let view = with_addend.then(|| addend.view());
-            cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
+            device
+                .permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
                 .unwrap();
             let wide = f64s(&start);
             let wide = with_addend.then_some(&wide[..]);
@@ -64,7 +58,7 @@ fn permute_backward_of_integers_is_exact() {
 
 #[test]
 fn permute_backward_is_within_rounding_of_the_reference() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
@@ -73,7 +67,8 @@ fn permute_backward_is_within_rounding_of_the_reference() {
         let addend = GuardedMatrix::of(&start, t, h, pad);
         let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad + 2);
         let view = Some(addend.view());
-        cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
+        device
+            .permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
             .unwrap();
         let backward = |values: &[f64], start: &[f64]| {
             reference::permute_backward(values, h, &exact, &maps, Some(start)).unwrap()
@@ -92,7 +87,7 @@ fn permute_backward_is_within_rounding_of_the_reference() {
 /// A fused multiply–add by 1 is an addition: table order, from the addend.
 #[test]
 fn permute_backward_adds_in_table_order_from_the_addend() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let values: Vec<T> = case.data(6).normals(a * h, 1.0);
@@ -101,7 +96,8 @@ fn permute_backward_adds_in_table_order_from_the_addend() {
         let addend = GuardedMatrix::of(&start, t, h, pad);
         let mut dx = GuardedMatrix::<T>::poisoned(t, h, pad);
         let view = Some(addend.view());
-        cpu.permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
+        device
+            .permute_backward(drows.view(), &table, &maps, view, dx.view_mut())
             .unwrap();
         let mut expected = Vec::with_capacity(t * h);
         for i in 0..t * h {
@@ -119,7 +115,7 @@ fn permute_backward_adds_in_table_order_from_the_addend() {
 /// of at most 203 columns stay far below 2^24.
 #[test]
 fn unpermute_backward_of_integers_is_exact() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (mut table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         table.routing_weights = case.data(4).integers(a, 2);
@@ -131,15 +127,16 @@ fn unpermute_backward_of_integers_is_exact() {
         );
         let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad + 2);
         let mut dweights = vec![f32::NAN; a];
-        cpu.unpermute_backward(
-            dy.view(),
-            rows.view(),
-            &table,
-            &maps,
-            drows.view_mut(),
-            &mut dweights,
-        )
-        .unwrap();
+        device
+            .unpermute_backward(
+                dy.view(),
+                rows.view(),
+                &table,
+                &maps,
+                drows.view_mut(),
+                &mut dweights,
+            )
+            .unwrap();
         let (expected, expected_weights) =
             reference::unpermute_backward(&f64s(&dys), &f64s(&values), h, &widen(&table), &maps)
                 .unwrap();
@@ -153,7 +150,7 @@ fn unpermute_backward_of_integers_is_exact() {
 
 #[test]
 fn unpermute_backward_is_within_rounding_of_the_reference() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (table, exact, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let dys: Vec<T> = case.data(5).normals(t * h, 1.0);
@@ -164,15 +161,16 @@ fn unpermute_backward_is_within_rounding_of_the_reference() {
         );
         let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad + 2);
         let mut dweights = vec![f32::NAN; a];
-        cpu.unpermute_backward(
-            dy.view(),
-            rows.view(),
-            &table,
-            &maps,
-            drows.view_mut(),
-            &mut dweights,
-        )
-        .unwrap();
+        device
+            .unpermute_backward(
+                dy.view(),
+                rows.view(),
+                &table,
+                &maps,
+                drows.view_mut(),
+                &mut dweights,
+            )
+            .unwrap();
         let backward = |dy: &[f64], rows: &[f64]| {
             reference::unpermute_backward(dy, rows, h, &exact, &maps).unwrap()
         };
@@ -191,25 +189,25 @@ fn unpermute_backward_is_within_rounding_of_the_reference() {
     for_all!("unpermute_backward", check);
 }
 
-/// The documented order of a dot product, written down once more: 32 lanes, then halves.
-fn dot_in_lanes<T: Element>(a: &[T], b: &[T]) -> f32 {
-    let mut lanes = vec![0f32; 32];
+/// The documented order of a dot product, written down once more: 32·c sums, then halves.
+fn dot_in_order<T: Element>(a: &[T], b: &[T]) -> f32 {
+    let mut sums = vec![0f32; 32 * 16 / size_of::<T>()];
+    let count = sums.len();
     for (j, (a, b)) in a.iter().zip(b).enumerate() {
-        lanes[j % 32] = a.to_f32().mul_add(b.to_f32(), lanes[j % 32]);
+        sums[j % count] = a.to_f32().mul_add(b.to_f32(), sums[j % count]);
     }
-    while lanes.len() > 1 {
-        let upper = lanes.split_off(lanes.len() / 2);
-        lanes
-            .iter_mut()
+    while sums.len() > 1 {
+        let upper = sums.split_off(sums.len() / 2);
+        sums.iter_mut()
             .zip(upper)
             .for_each(|(low, high)| *low += high);
     }
-    lanes[0]
+    sums[0]
 }
 
 #[test]
 fn unpermute_backward_has_the_documented_bits() {
-    fn check<T: Element>(case: &Case, cpu: &Cpu, max_k: usize, pad: usize) {
+    fn check<T: Element>(case: &Case, device: &Device, max_k: usize, pad: usize) {
         let (table, _, maps) = routed(case, max_k);
         let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
         let dys: Vec<T> = case.data(5).normals(t * h, 1.0);
@@ -220,15 +218,16 @@ fn unpermute_backward_has_the_documented_bits() {
         );
         let mut drows = GuardedMatrix::<T>::poisoned(a, h, pad);
         let mut dweights = vec![f32::NAN; a];
-        cpu.unpermute_backward(
-            dy.view(),
-            rows.view(),
-            &table,
-            &maps,
-            drows.view_mut(),
-            &mut dweights,
-        )
-        .unwrap();
+        device
+            .unpermute_backward(
+                dy.view(),
+                rows.view(),
+                &table,
+                &maps,
+                drows.view_mut(),
+                &mut dweights,
+            )
+            .unwrap();
         let drows = drows.values("drows");
         for token in 0..t {
             let dy = dy.view().row(token);
@@ -237,7 +236,7 @@ fn unpermute_backward_has_the_documented_bits() {
                 let w = table.routing_weights[a];
                 let row: Vec<T> = dy.iter().map(|d| T::from_f32(w * d.to_f32())).collect();
                 assert_same("drows", &drows[r * h..(r + 1) * h], &row);
-                let dot = dot_in_lanes(dy, rows.view().row(r));
+                let dot = dot_in_order(dy, rows.view().row(r));
                 assert_same("dweights", &dweights[a..a + 1], &[dot]);
             }
         }
@@ -305,64 +304,70 @@ fn reference_gradients_are_those_of_the_reference_forward() {
 /// <permute(x), g> = <x, permute_backward(g)>, exactly, in integers: backward is the transpose.
 #[test]
 fn permute_backward_is_the_transpose_of_permute() {
-    let cpu = Cpu::new(2).unwrap();
-    for case in cases() {
-        let (table, _, maps) = routed(&case, 8);
-        let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
-        let x: Vec<f32> = case.data(1).integers(t * h, 20);
-        let g: Vec<f32> = case.data(2).integers(a * h, 20);
-        let mut rows = GuardedMatrix::<f32>::poisoned(a, h, 1);
-        cpu.permute(
-            GuardedMatrix::of(&x, t, h, 0).view(),
-            &maps,
-            rows.view_mut(),
-        )
-        .unwrap();
-        let mut dx = GuardedMatrix::<f32>::poisoned(t, h, 1);
-        let drows = GuardedMatrix::of(&g, a, h, 0);
-        cpu.permute_backward(drows.view(), &table, &maps, None, dx.view_mut())
-            .unwrap();
-        let dot =
-            |a: Vec<f32>, b: &[f32]| -> i64 { a.iter().zip(b).map(|(a, b)| (a * b) as i64).sum() };
-        assert_eq!(
-            dot(rows.values("rows"), &g),
-            dot(dx.values("dx"), &x),
-            "{}",
-            case.name
-        );
+    for (_, device) in implementations() {
+        for case in cases() {
+            let (table, _, maps) = routed(&case, 8);
+            let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
+            let x: Vec<f32> = case.data(1).integers(t * h, 20);
+            let g: Vec<f32> = case.data(2).integers(a * h, 20);
+            let mut rows = GuardedMatrix::<f32>::poisoned(a, h, 1);
+            device
+                .permute(
+                    GuardedMatrix::of(&x, t, h, 0).view(),
+                    &maps,
+                    rows.view_mut(),
+                )
+                .unwrap();
+            let mut dx = GuardedMatrix::<f32>::poisoned(t, h, 1);
+            let drows = GuardedMatrix::of(&g, a, h, 0);
+            device
+                .permute_backward(drows.view(), &table, &maps, None, dx.view_mut())
+                .unwrap();
+            let dot = |a: Vec<f32>, b: &[f32]| -> i64 {
+                a.iter().zip(b).map(|(a, b)| (a * b) as i64).sum()
+            };
+            assert_eq!(
+                dot(rows.values("rows"), &g),
+                dot(dx.values("dx"), &x),
+                "{}",
+                case.name
+            );
+        }
     }
 }
 
 #[test]
 fn zero_weights_and_nan_follow_plain_arithmetic() {
-    let cpu = Cpu::new(1).unwrap();
-    let rows = [vec![(0, 0.0)], vec![(0, -1.0)], vec![(1, f32::NAN)]];
-    let table = RoutingTable::from_rows(2, &rows).unwrap();
-    let maps = sorted(&table);
-    let dy = GuardedMatrix::of(&[-2.0f32, 0.0, 0.0, 3.0, 1.0, 1.0], 3, 2, 0);
-    let values: Vec<f32> = Data::new(1).integers(6, 3);
-    let rows = GuardedMatrix::of(&values, 3, 2, 0);
-    let mut drows = GuardedMatrix::<f32>::poisoned(3, 2, 0);
-    let mut dweights = [f32::NAN; 3];
-    cpu.unpermute_backward(
-        dy.view(),
-        rows.view(),
-        &table,
-        &maps,
-        drows.view_mut(),
-        &mut dweights,
-    )
-    .unwrap();
-    let drows = drows.values("drows");
-    assert_same(
-        "products keep their sign of zero",
-        &drows[..4],
-        &[-0.0, 0.0, -0.0, -3.0],
-    );
-    assert!(
-        drows[4..].iter().all(|d| d.is_nan()),
-        "a NaN weight poisons its row only"
-    );
-    let expected = [-2.0 * values[0], 3.0 * values[3], values[4] + values[5]];
-    assert_eq!(dweights, expected, "dweights do not depend on the weights");
+    for (_, device) in implementations() {
+        let rows = [vec![(0, 0.0)], vec![(0, -1.0)], vec![(1, f32::NAN)]];
+        let table = RoutingTable::from_rows(2, &rows).unwrap();
+        let maps = sorted(&table);
+        let dy = GuardedMatrix::of(&[-2.0f32, 0.0, 0.0, 3.0, 1.0, 1.0], 3, 2, 0);
+        let values: Vec<f32> = Data::new(1).integers(6, 3);
+        let rows = GuardedMatrix::of(&values, 3, 2, 0);
+        let mut drows = GuardedMatrix::<f32>::poisoned(3, 2, 0);
+        let mut dweights = [f32::NAN; 3];
+        device
+            .unpermute_backward(
+                dy.view(),
+                rows.view(),
+                &table,
+                &maps,
+                drows.view_mut(),
+                &mut dweights,
+            )
+            .unwrap();
+        let drows = drows.values("drows");
+        assert_same(
+            "products keep their sign of zero",
+            &drows[..4],
+            &[-0.0, 0.0, -0.0, -3.0],
+        );
+        assert!(
+            drows[4..].iter().all(|d| d.is_nan()),
+            "a NaN weight poisons its row only"
+        );
+        let expected = [-2.0 * values[0], 3.0 * values[3], values[4] + values[5]];
+        assert_eq!(dweights, expected, "dweights do not depend on the weights");
+    }
 }

@@ -2,22 +2,21 @@
 
 mod common;
 
-use common::MAX_K;
+use common::{MAX_K, cpu, gpus, implementations};
 use tollgate_core::{Cpu, RoutingTable};
 use tollgate_permute::{Permute, PermuteMaps, reference};
 use tollgate_testkit::{Data, gate_cases, run_all};
 
 #[test]
 fn every_case_is_sorted_as_the_reference_sorts_it() {
-    let cpus: Vec<(&str, Cpu)> = [("1 thread", 1), ("2 threads", 2), ("3 threads", 3)]
-        .map(|(name, n)| (name, Cpu::new(n).unwrap()))
-        .into();
+    let mut devices = implementations();
+    devices.push(("cpu, 3 threads", cpu(3)));
     // One struct for all cases: what an earlier sort left must not matter.
     let mut maps = PermuteMaps::default();
-    run_all("sort", &gate_cases(), &cpus, |case, cpu| {
+    run_all("sort", &gate_cases(), &devices, |case, device| {
         for max_k in MAX_K {
             let table = case.routing_table(max_k);
-            cpu.sort(&table, &mut maps).unwrap();
+            device.sort(&table, &mut maps).unwrap();
             assert_eq!(maps, reference::sort(&table).unwrap(), "k ≤ {max_k}");
         }
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{deps, report};
+use crate::{deps, driver_tests, kernels, report, vgpu_kernels};
 
 /// What to do when a step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,8 @@ enum Action {
     Cargo(&'static str, &'static [(&'static str, &'static str)]),
     /// As `Cargo`, and standard output, which is shown too, must pass the check.
     Output(&'static str, fn(&str) -> Result<String, String>),
-    /// A check inside this program.
-    Own(fn(&Path) -> Result<String, String>),
+    /// A check inside this program, and the command that runs it alone.
+    Own(&'static str, fn(&Path) -> Result<String, String>),
 }
 
 use Action::{Cargo, Output, Own};
@@ -56,11 +56,27 @@ const STEPS: &[Step] = &[
     },
     Step {
         title: "dependency directions",
-        action: Own(deps::run),
+        action: Own("deps", deps::run),
+    },
+    Step {
+        title: "kernels' PTX",
+        action: Own("kernels --check", |root| {
+            kernels::run(root, kernels::Task::Check)
+        }),
+    },
+    Step {
+        title: "virtual GPU's test PTX",
+        action: Own("vgpu-kernels --check", |root| {
+            vgpu_kernels::run(root, vgpu_kernels::OnDifference::Fail)
+        }),
     },
     Step {
         title: "tests (README)",
         action: Cargo(TEST, &[]),
+    },
+    Step {
+        title: "GPU tests through the CUDA driver's interface",
+        action: Own("driver-tests", driver_tests::run),
     },
     Step {
         title: "main job (README)",
@@ -126,7 +142,7 @@ impl Step {
                 .chain([format!("cargo {arguments}")])
                 .collect(),
             Output(arguments, _) => format!("cargo {arguments}"),
-            Own(_) => "cargo xtask deps".to_owned(),
+            Own(command, _) => format!("cargo xtask {command}"),
         }
     }
 
@@ -155,7 +171,7 @@ impl Step {
                 }
                 check(&text)
             }
-            Own(check) => check(root),
+            Own(_, check) => check(root),
         }
     }
 }

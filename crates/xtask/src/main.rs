@@ -3,7 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod cuda;
 mod deps;
+mod driver_tests;
+mod files;
+mod gpu;
+mod kernels;
+mod program;
 mod report;
 mod vgpu_kernels;
 
@@ -17,9 +23,19 @@ Commands:
   deps                check who depends on whom, from `cargo metadata`
   ci [--keep-going]   run every check of continuous integration, in order
   check-report        check the JSON report of `tollgate run` on standard input
+  kernels [--only NAME | --check]
+                      compile the sources under kernels/ that have changed into kernels/prebuilt
+                      (one of them; or check that everything there is what its source compiles to);
+                      installs the compiler into target/cuda
+  driver-tests        run the GPU tests through the CUDA driver's interface, on the virtual GPU's
+                      driver library
+  gpu-bundle [--out FILE]
+                      build the GPU tests and benchmarks into one archive, for a machine with a GPU
+                      and without cargo; the run.sh inside says how to use it
+  gpu-record DIR      turn the results that such a run.sh wrote into a page of docs/measurements
   vgpu-kernels [--check]
                       compile the PTX of the virtual GPU's tests (or check that it is what its
-                      sources compile to) and assemble it; installs the compiler into target/cuda
+                      sources compile to) and assemble it
 ";
 
 fn main() -> ExitCode {
@@ -32,6 +48,13 @@ fn main() -> ExitCode {
         ["check-report"] => std::io::read_to_string(std::io::stdin())
             .map_err(|e| format!("standard input: {e}"))
             .and_then(|text| report::check(&text)),
+        ["kernels"] => kernels::run(&root(), kernels::Task::Write(None)),
+        ["kernels", "--only", name] => kernels::run(&root(), kernels::Task::Write(Some(name))),
+        ["kernels", "--check"] => kernels::run(&root(), kernels::Task::Check),
+        ["driver-tests"] => driver_tests::run(&root()),
+        ["gpu-bundle"] => gpu::bundle::run(&root(), None),
+        ["gpu-bundle", "--out", file] => gpu::bundle::run(&root(), Some(file)),
+        ["gpu-record", folder] => gpu::record::run(&root(), folder),
         ["vgpu-kernels"] => vgpu_kernels::run(&root(), vgpu_kernels::OnDifference::Write),
         ["vgpu-kernels", "--check"] => vgpu_kernels::run(&root(), vgpu_kernels::OnDifference::Fail),
         [] | ["help" | "--help" | "-h"] => Ok(USAGE.trim_end().to_owned()),

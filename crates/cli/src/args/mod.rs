@@ -1,5 +1,6 @@
 //! The command line.
 
+mod device;
 mod gate;
 mod input;
 mod named;
@@ -9,11 +10,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tollgate::{Cpu, DType, Router};
 
+pub use device::{DeviceArgs, Place};
 pub use gate::GateArgs;
 pub use input::{InputArgs, Upcycle};
 use named::named;
 
 use crate::Result;
+use crate::devices::DevicesArgs;
 use crate::vgpu::VgpuCommand;
 
 /// How to read the command line.
@@ -32,6 +35,7 @@ use crate::vgpu::VgpuCommand;
         tollgate run --router thor --pair           stochastic experts: two passes, two draws\n  \
         tollgate run --gating-dropout 0.3 --local-experts 0..4 --steps 20\n  \
         tollgate run --backward --json --out step.safetensors\n  \
+        tollgate run --device virtual --backward    the kernels of the GPU, run on the CPU\n  \
         tollgate run --layer model.safetensors --layer-index 3 --tokens tokens.safetensors\n  \
         tollgate compare                            several routers side by side\n  \
         tollgate curriculum                         an order of the samples, easy ones first\n  \
@@ -54,6 +58,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Order samples from easy to hard by how often their tokens need two experts.
     Curriculum(CurriculumArgs),
+    /// List what --device can name on this machine, and why there is no more.
+    Devices(DevicesArgs),
     /// Run PTX kernels on a virtual GPU, with checks; no part of the layer.
     Vgpu {
         /// What to do with the file.
@@ -129,9 +135,12 @@ pub struct RunArgs {
     /// The options of the gate.
     #[command(flatten)]
     pub gate: GateArgs,
-    /// Where and in which numbers it runs.
+    /// In which numbers and by how many threads it runs.
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    /// On what it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Also compute all gradients, for a seeded upstream gradient of normal numbers.
     #[arg(long, help_heading = "What to do")]
     pub backward: bool,
@@ -145,16 +154,16 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub steps: u32,
-    /// Time every step this often and keep its fastest run; one more, before, is not timed.
+    /// Time every step this often and keep its fastest run; one more, before, is not timed. The
+    /// virtual GPU counts every step once. [default: 3]
     #[arg(
         long,
         value_name = "R",
         allow_negative_numbers = true,
-        default_value_t = 3,
         help_heading = "What to do",
         value_parser = clap::value_parser!(u32).range(1..)
     )]
-    pub repeat: u32,
+    pub repeat: Option<u32>,
     /// Inference: no Gating Dropout, no jitter, no router noise.
     #[arg(long, help_heading = "What to do")]
     pub inference: bool,
@@ -192,23 +201,26 @@ pub struct CompareArgs {
     /// The options of the gate.
     #[command(flatten)]
     pub gate: GateArgs,
-    /// Where and in which numbers it runs.
+    /// In which numbers and by how many threads it runs.
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    /// On what it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Time forward and backward instead of forward alone.
     #[arg(long, help_heading = "What to do")]
     pub backward: bool,
     /// Rounds: each runs every router once, in turn; ratios are taken inside a round, and the
-    /// median over the rounds is shown. One more round, before, is not timed.
+    /// median over the rounds is shown. One more round, before, is not timed. [default: 7; on the
+    /// virtual GPU, which counts, 1]
     #[arg(
         long,
         value_name = "N",
         allow_negative_numbers = true,
-        default_value_t = 7,
         help_heading = "What to do",
         value_parser = clap::value_parser!(u32).range(1..)
     )]
-    pub rounds: u32,
+    pub rounds: Option<u32>,
     /// Print JSON instead of the table.
     #[arg(long, help_heading = "Output")]
     pub json: bool,

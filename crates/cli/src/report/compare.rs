@@ -10,8 +10,12 @@ pub fn text(comparison: &Comparison, style: Style) -> String {
     let width = style.width;
     let mut text = style.titled(
         "Routers compared",
-        &format!("top2: {:.2} ms", comparison.top2_ms),
+        &match comparison.top2_ms {
+            Some(ms) => format!("top2: {ms:.2} ms"),
+            None => "virtual GPU: counted, not timed".to_owned(),
+        },
     );
+    let counts = comparison.top2_ms.is_none();
     for line in [&comparison.input, &comparison.setting] {
         text.push_str(&format!("  {}\n", filled(line, width, 2)));
     }
@@ -19,9 +23,9 @@ pub fn text(comparison: &Comparison, style: Style) -> String {
     let mut rows = Table::new(&[
         ("router", Align::Left),
         ("work", Align::Right),
-        ("time", Align::Right),
+        (if counts { "instr." } else { "time" }, Align::Right),
         ("paper", Align::Right),
-        ("ms", Align::Right),
+        (if counts { "10^6" } else { "ms" }, Align::Right),
         ("top-2", Align::Right),
         ("balance", Align::Right),
         ("load cv", Align::Right),
@@ -41,7 +45,10 @@ pub fn text(comparison: &Comparison, style: Style) -> String {
             format!("{:.2}", row.computation),
             format!("{:.2}", row.time),
             row.paper.map_or_else(String::new, |p| format!("{p:.2}")),
-            format!("{:.2}", row.ms),
+            match (row.ms, row.instructions) {
+                (Some(ms), _) => format!("{ms:.2}"),
+                (None, count) => format!("{:.1}", count.unwrap_or(0) as f64 / 1e6),
+            },
             percent(row.two_expert_share),
             row.balance
                 .map_or_else(|| "–".to_owned(), |b| format!("{b:.5}")),
@@ -53,7 +60,10 @@ pub fn text(comparison: &Comparison, style: Style) -> String {
     text.push('\n');
     for line in [
         "work: assignments, i.e. rows that the experts compute, over those of top2",
-        "time: of the layer, over top2's in the same round; median over the rounds",
+        match counts {
+            true => "instr.: of the layer's warps, over top2's; 10^6: the same in millions",
+            false => "time: of the layer, over top2's in the same round; median over the rounds",
+        },
         "paper: the same in Table 1 of the adaptive-gating paper (Li et al. 2023), measured there \
          with 8 GPUs",
         "balance: the loss with its coefficient; load cv: variation of the rows per expert",

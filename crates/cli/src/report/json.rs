@@ -24,7 +24,7 @@ struct Report<'a> {
     losses: Losses,
     stages: Vec<Stage>,
     max_rel_error_vs_reference: Option<f64>,
-    total_ms: f64,
+    total_ms: Option<f64>,
     errors: Option<BTreeMap<&'static str, f64>>,
     routing_differs: Option<usize>,
     steps: u32,
@@ -34,6 +34,9 @@ struct Report<'a> {
     training: bool,
     seed: u64,
     threads: usize,
+    device: String,
+    /// Its name, of a GPU.
+    device_name: Option<&'a str>,
     hidden: usize,
     intermediate: usize,
     activation: &'static str,
@@ -63,19 +66,34 @@ struct Losses {
     consistency: Option<f64>,
 }
 
+/// Times are null where the device counts instead.
 #[derive(Serialize)]
 struct Stage {
     name: &'static str,
-    ms: f64,
+    ms: Option<f64>,
     /// null where a stage only moves or compares.
     gflops: Option<f64>,
-    gbytes_per_s: f64,
+    gbytes_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted: Option<StageCounts>,
+}
+
+/// What the kernels of a stage did on the virtual GPU.
+#[derive(Serialize)]
+struct StageCounts {
+    launches: usize,
+    warp_instructions: u64,
+    moved_bytes: u64,
+    /// Of the tensors, each once.
+    needed_bytes: f64,
+    bank_conflicts: u64,
+    local_sectors: u64,
 }
 
 #[derive(Serialize)]
 struct StepTimes {
-    min: f64,
-    median: f64,
+    min: Option<f64>,
+    median: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +149,11 @@ fn decimal(value: f32) -> Option<f64> {
     value.to_string().parse().ok()
 }
 
+/// A time, where there is one.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
 /// Pretty-printed, with a line end.
 fn print(value: &impl Serialize) -> String {
     // Maps with string keys and numbers: there is nothing that could fail to serialise.
@@ -140,16 +163,28 @@ fn print(value: &impl Serialize) -> String {
 
 /// The report of `tollgate run`.
 pub fn run<T: Element>(run: &Run<'_, T>) -> String {
-    let (args, problem, state) = (run.args, run.problem, run.state);
-    let (model, table, times) = (problem.model, &state.gate().table, run.times);
+    let (args, problem, seen) = (run.args, run.problem, run.seen);
+    let (model, table, times) = (problem.model, &seen.gate.table, run.times);
     let tokens = table.num_tokens();
     let share = |k: usize| table.tokens_with(k) as f64 / tokens.max(1) as f64;
     let noise = model.upcycle == Some(Upcycle::Noise);
+    let counts = |name: &str| {
+        let all = times.counted.as_deref()?;
+        all.iter().find(|c| c.stage == name)
+    };
     let stages = times.trace.stages.iter().map(|s| Stage {
         name: s.name,
-        ms: 1e3 * s.seconds,
-        gflops: (s.flops > 0.0).then(|| s.flops / s.seconds / 1e9),
-        gbytes_per_s: s.bytes / s.seconds / 1e9,
+        ms: finite(1e3 * s.seconds),
+        gflops: finite(s.flops / s.seconds / 1e9).filter(|_| s.flops > 0.0),
+        gbytes_per_s: finite(s.bytes / s.seconds / 1e9),
+        counted: counts(s.name).map(|c| StageCounts {
+            launches: c.launches,
+            warp_instructions: c.counters.warp_instructions,
+            moved_bytes: c.counters.moved_bytes(),
+            needed_bytes: s.bytes,
+            bank_conflicts: c.counters.bank_conflicts,
+            local_sectors: c.counters.local_sectors,
+        }),
     });
     print(&Report {
         router: args.router.to_string(),
@@ -163,29 +198,31 @@ pub fn run<T: Element>(run: &Run<'_, T>) -> String {
             two_expert_share: share(2),
             no_expert_share: share(0),
             load_variation: variation(&table.counts()),
-            dropped_assignments: state.trace.dropped_assignments,
-            faulty_rows: state.trace.status.faulty_rows,
+            dropped_assignments: seen.trace.dropped_assignments,
+            faulty_rows: seen.trace.status.faulty_rows,
         },
         losses: Losses {
-            balance: state.gate().losses.balance,
-            z: state.gate().losses.z,
+            balance: seen.gate.losses.balance,
+            z: seen.gate.losses.z,
             consistency: run.pair.map(|pair| pair.consistency),
         },
         stages: stages.collect(),
         max_rel_error_vs_reference: run.agreement.map(|a| a.largest()),
-        total_ms: 1e3 * times.last(),
+        total_ms: finite(1e3 * times.last()),
         errors: run.agreement.map(|a| a.errors.iter().copied().collect()),
         routing_differs: run.agreement.map(|a| a.routing_differs),
         steps: args.steps,
         dropped_steps: times.dropped,
         step_ms: StepTimes {
-            min: 1e3 * times.min(),
-            median: 1e3 * times.median(),
+            min: finite(1e3 * times.min()),
+            median: finite(1e3 * times.median()),
         },
         backward: args.backward,
         training: !args.inference,
         seed: args.execution.seed,
         threads: problem.layer.device().threads(),
+        device: args.device.device.to_string(),
+        device_name: run.gpu,
         hidden: model.hidden,
         intermediate: model.intermediate,
         activation: model.activation.name(),
@@ -235,7 +272,7 @@ fn options<T: Element>(run: &Run<'_, T>) -> Options {
             aux_loss: d.aux_loss.name(),
             granularity: d.granularity.name(),
             local_experts: [local.start, local.end],
-            dropped: run.state.trace.dropped.map(|mode| mode.name()),
+            dropped: run.seen.trace.dropped.map(|mode| mode.name()),
         }),
     }
 }

@@ -6,6 +6,8 @@ use tollgate::{Element, RoutingTable};
 use super::bars::bar;
 use super::table::{Align, Table};
 use super::{Style, filled, percent, plural, short, variation};
+use crate::args::RunArgs;
+use crate::engine::Counted;
 use crate::run::Run;
 
 /// Above this many experts the load of each is no longer shown.
@@ -20,8 +22,11 @@ pub fn text<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     let sections = [
         header(run, style),
         experts_per_token(run, style),
-        load(&run.state.gate().table, style),
-        time(run, style),
+        load(&run.seen.gate.table, style),
+        match &run.times.counted {
+            Some(counted) => counts(run, counted, style),
+            None => time(run, style),
+        },
         losses(run, style),
         agreement(run, style),
         notes(run.notes, style),
@@ -83,12 +88,17 @@ fn header<T: Element>(run: &Run<'_, T>, style: Style) -> String {
             format!("{text}, experts {}..{} local", local.start, local.end),
         ));
     }
+    let threads = plural(problem.layer.device().threads(), "thread");
+    let place = match run.gpu {
+        None => threads,
+        Some(name) if run.times.counted.is_some() => format!("{name} on {threads}"),
+        Some(name) => format!("{} ({name})", args.device.device),
+    };
     lines.push((
         "run",
         format!(
-            "{}, {}, {passes}, {mode}, seed {}",
+            "{}, {place}, {passes}, {mode}, seed {}",
             T::DTYPE,
-            plural(problem.layer.device().threads(), "thread"),
             args.execution.seed
         ),
     ));
@@ -146,7 +156,7 @@ fn dropout_options(options: &GateOptions) -> Option<String> {
 
 /// How many tokens have how many experts.
 fn experts_per_token<T: Element>(run: &Run<'_, T>, style: Style) -> String {
-    let (table, trace) = (&run.state.gate().table, &run.state.trace);
+    let (table, trace) = (&run.seen.gate.table, run.seen.trace);
     let tokens = table.num_tokens();
     let mut remark = plural(table.num_assignments(), "assignment");
     if tokens > 0 {
@@ -264,12 +274,8 @@ fn time<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     let (times, args) = (run.times, run.args);
     let total = times.last();
     let flops: f64 = times.trace.stages.iter().map(|s| s.flops).sum();
-    let what = match args.steps {
-        1 => "one step".to_owned(),
-        steps => format!("step {}", steps - 1),
-    };
-    let title = format!("Time of {what}: {:.2} ms", 1e3 * total);
-    let fastest = match args.repeat {
+    let title = format!("Time of {}: {:.2} ms", described_step(args), 1e3 * total);
+    let fastest = match times.repeat {
         1 => String::new(),
         repeat => format!("fastest of {repeat}, "),
     };
@@ -312,11 +318,65 @@ fn time<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     text
 }
 
+/// Which step the report is about.
+fn described_step(args: &RunArgs) -> String {
+    match args.steps {
+        1 => "one step".to_owned(),
+        steps => format!("step {}", steps - 1),
+    }
+}
+
+/// What the kernels of each stage did, on a device that counts.
+fn counts<T: Element>(run: &Run<'_, T>, counted: &[Counted], style: Style) -> String {
+    let (times, args) = (run.times, run.args);
+    let all: u64 = counted.iter().map(|c| c.counters.warp_instructions).sum();
+    let title = format!("Work of {}", described_step(args));
+    let mut text = style.titled(&title, "virtual GPU: counted, not timed");
+    let mut rows = Table::new(&[
+        ("stage", Align::Left),
+        ("kernels", Align::Right),
+        ("instructions", Align::Right),
+        ("MB moved", Align::Right),
+        ("/ needed", Align::Right),
+        ("share", Align::Right),
+    ])
+    .with_bars();
+    let columns = style.width.saturating_sub(75);
+    for stage in &times.trace.stages {
+        let Some(c) = counted.iter().find(|c| c.stage == stage.name) else {
+            continue;
+        };
+        let moved = c.counters.moved_bytes() as f64;
+        let share = c.counters.warp_instructions as f64 / all.max(1) as f64;
+        rows.row([
+            stage.name.replace('_', " "),
+            c.launches.to_string(),
+            c.counters.warp_instructions.to_string(),
+            format!("{:.2}", moved / 1e6),
+            match stage.bytes {
+                0.0 => "–".to_owned(),
+                bytes => format!("{:.2}", moved / bytes),
+            },
+            percent(share),
+            bar(share, 1.0, columns),
+        ]);
+    }
+    text.push_str(&rows.render(style));
+    let legend = "instructions: of warps; needed: every tensor read or written once; share: of the \
+                  instructions";
+    text.push_str(&format!("  {}\n", style.quiet(&filled(legend, style.width, 2))));
+    if args.steps > 1 {
+        let dropped = times.dropped;
+        text.push_str(&format!("  over {} steps: {dropped} dropped\n", args.steps));
+    }
+    text
+}
+
 /// The losses.
 fn losses<T: Element>(run: &Run<'_, T>, style: Style) -> String {
     let mut text = String::new();
     if run.problem.options().router.has_gate() {
-        let losses = run.state.gate().losses;
+        let losses = run.seen.gate.losses;
         text.push_str(&style.titled("Losses", "coefficients included"));
         text.push_str(&format!(
             "  balance {:.6}   z {:.6}\n",
@@ -324,7 +384,7 @@ fn losses<T: Element>(run: &Run<'_, T>, style: Style) -> String {
         ));
     }
     if let Some(pair) = run.pair {
-        let first = drawn(&run.state.gate().table);
+        let first = drawn(&run.seen.gate.table);
         let second = drawn(&pair.table);
         let title = "Pair of passes";
         text.push_str(&style.titled(title, "outputs taken as logits, α 5"));

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tollgate_kernels::Kernel;
 use tollgate_vgpu::host::{self, GraphExec};
+use tollgate_vgpu::report::Kind;
 use tollgate_vgpu::{Config, LaunchConfig, Machine};
 
 use super::{Dims, Driver, RawEvent, RawFunction, RawGraph, RawStream};
@@ -103,7 +104,9 @@ impl VirtualDriver {
 
     /// What the checks found since the last call, as an error.
     fn findings(&self) -> Result<()> {
-        let reports = self.machine.take_reports();
+        let mut reports = self.machine.take_reports();
+        // An illegal launch has failed already, and may have been another thread's.
+        reports.retain(|report| report.kind != Kind::Launch);
         match reports.first() {
             None => Ok(()),
             Some(first) => Err(Error::Checks {
@@ -138,6 +141,17 @@ impl Driver for VirtualDriver {
 
     fn write(&self, stream: RawStream, ptr: u64, from: &[u8]) -> Result<()> {
         let stream = self.stream(stream)?;
+        // It would work here. CUDA cannot, and what is captured on one must be so on the other.
+        if self
+            .machine
+            .is_capturing(stream)
+            .map_err(driver_error("write"))?
+        {
+            return Err(Error::Driver {
+                call: "write",
+                reason: "the stream is captured, and a graph cannot hold host memory".to_owned(),
+            });
+        }
         self.machine
             .write_async(stream, ptr, from)
             .map_err(driver_error("write"))
@@ -254,6 +268,18 @@ impl Driver for VirtualDriver {
         let function = module
             .function(kernel.entry)
             .map_err(driver_error("function"))?;
+        // As much as the device has, if it has less: a launch says what is too much.
+        let attributes = function.attributes();
+        let room = self
+            .facts
+            .shared_per_block_bytes
+            .saturating_sub(attributes.static_shared);
+        let wanted = kernel.max_dynamic_shared.min(room);
+        if wanted > attributes.max_dynamic_shared {
+            function
+                .set_max_dynamic_shared(wanted)
+                .map_err(driver_error("set_max_dynamic_shared"))?;
+        }
         let key = self.key();
         handles.functions.insert(key, function);
         handles.by_name.insert(name, key);

@@ -5,6 +5,7 @@
 //! - `plan`, `forward`, `weights`, `grouped`: the pass over the rows.
 //! - `noise`, `expert_choice`, `ungated`: the routers that need more, or less.
 //! - `losses`, `dropout`, `capacity`: what follows the gate's decision.
+//! - `jitter`: what precedes it.
 //! - `backward`: one pass over the rows as well.
 //! - `blocks`, `table`: division of labour.
 
@@ -15,6 +16,7 @@ mod dropout;
 mod expert_choice;
 mod forward;
 mod grouped;
+mod jitter;
 mod losses;
 mod noise;
 mod plan;
@@ -25,7 +27,7 @@ mod ungated;
 mod weights;
 
 use tollgate_core::options::{GateOptions, Scores};
-use tollgate_core::{Cpu, Result, RowView, RowViewMut, StepContext};
+use tollgate_core::{Cpu, Element, Result, RowView, RowViewMut, StepContext};
 
 use self::blocks::Team;
 use self::plan::Plan;
@@ -100,6 +102,37 @@ impl Gating for Cpu {
             dlogits,
             dnoise_logits,
         )
+    }
+
+    fn jitter<T: Element>(
+        &self,
+        x: RowView<'_, T>,
+        amount: f32,
+        ctx: &StepContext,
+        out: RowViewMut<'_, f32>,
+    ) -> Result<()> {
+        jitter::apply(self, x, amount, ctx, out)
+    }
+
+    fn jitter_backward(
+        &self,
+        amount: f32,
+        ctx: &StepContext,
+        dx: RowViewMut<'_, f32>,
+    ) -> Result<()> {
+        jitter::backward(self, amount, ctx, dx)
+    }
+
+    fn consistency(
+        &self,
+        a: RowView<'_, f32>,
+        b: RowView<'_, f32>,
+        padding: Option<&[bool]>,
+        alpha: f32,
+        da: RowViewMut<'_, f32>,
+        db: RowViewMut<'_, f32>,
+    ) -> Result<f64> {
+        crate::losses::consistency(self, a, b, padding, alpha, da, db)
     }
 }
 

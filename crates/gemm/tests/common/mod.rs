@@ -1,17 +1,46 @@
 //! What the tests of this package share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod device;
+
+pub use device::Device;
+
 use tollgate_core::options::Activation;
-use tollgate_core::{Cpu, DType, Element};
+use tollgate_core::{DType, Element};
 use tollgate_gemm::{ExpertShape, ExpertWeights};
 use tollgate_testkit::{Case, Data, Tolerance, compare};
 
-/// The CPU with one, two and three threads; the names go into failure messages.
-pub fn implementations() -> Vec<(&'static str, Cpu)> {
-    vec![
-        ("cpu, 1 thread", Cpu::new(1).unwrap()),
-        ("cpu, 3 threads", Cpu::new(3).unwrap()),
-    ]
+/// The CPU with one thread and with three, and all GPUs; the names go into failure messages.
+pub fn implementations() -> Vec<(&'static str, Device)> {
+    let mut all = vec![
+        ("cpu, 1 thread", Device::cpu(1)),
+        ("cpu, 3 threads", Device::cpu(3)),
+    ];
+    all.extend(gpus());
+    all
+}
+
+/// The CPU with one thread, and all GPUs.
+pub fn one_of_each() -> Vec<(&'static str, Device)> {
+    let mut all = vec![("cpu, 1 thread", Device::cpu(1))];
+    all.extend(gpus());
+    all
+}
+
+/// All GPUs that tests run on.
+pub fn gpus() -> Vec<(&'static str, Device)> {
+    let devices = tollgate_device::testing::devices().iter();
+    devices
+        .map(|(name, gpu)| (name.as_str(), Device::Gpu(gpu.clone())))
+        .collect()
+}
+
+/// Whether the CPU multiplies and adds in one rounding, as GPUs do: without it its bits are others.
+pub fn cpu_is_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    cfg!(target_arch = "aarch64")
 }
 
 /// Elements between two rows of every matrix.

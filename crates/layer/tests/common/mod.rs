@@ -6,10 +6,15 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
+pub mod check;
+pub mod fenced;
+pub mod resident;
+
+use tollgate::gating::GateState;
 use tollgate::options::{Activation, GateOptions};
 use tollgate::reference::{self, Batch, Forward, Gradients, Parameters};
 use tollgate::{
-    Cpu, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
+    Cpu, Device, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
     MoeLayer, Router, RowView, StepContext,
 };
 use tollgate_testkit::{Case, Data, GuardedMatrix, LogitKind, poison};
@@ -83,7 +88,7 @@ fn craft<T: Element>(case: &Case, x: &mut [T], router: &mut [f32]) {
 }
 
 /// Elements between two rows.
-const PAD: usize = 3;
+pub const PAD: usize = 3;
 
 /// All tensors of one layer and one batch.
 pub struct Problem<T> {
@@ -106,7 +111,11 @@ pub struct Problem<T> {
 /// What one step of an implementation gives.
 #[derive(Debug, Clone)]
 pub struct Step<T> {
+    /// What the host's layer keeps; empty where the layer stays on a device.
     pub state: LayerState<T>,
+    pub gate: GateState,
+    pub router_logits: Vec<f32>,
+    pub dlogits: Vec<f32>,
     pub y: Vec<T>,
     pub dx: Vec<T>,
     pub router: Vec<f32>,
@@ -200,7 +209,12 @@ impl<T: Element> Problem<T> {
     }
 
     /// The same with a state that may have been used before.
-    pub fn run_in(&self, mut state: LayerState<T>) -> Step<T> {
+    pub fn run_in(&self, state: LayerState<T>) -> Step<T> {
+        self.run_on(&self.layer, state)
+    }
+
+    /// The same on any device.
+    pub fn run_on<D: Device>(&self, layer: &MoeLayer<D>, mut state: LayerState<T>) -> Step<T> {
         let (t, shape) = (self.tokens, *self.layer.shape());
         let (e, h, n1) = (shape.experts, shape.hidden, shape.up_rows());
         let x = GuardedMatrix::of(&self.x, t, h, PAD);
@@ -210,7 +224,7 @@ impl<T: Element> Problem<T> {
             GuardedMatrix::<T>::poisoned(t, h, PAD),
             GuardedMatrix::<T>::poisoned(t, h, PAD),
         );
-        self.layer
+        layer
             .forward(&inputs, &weights, &self.ctx, y.view_mut(), &mut state)
             .unwrap();
         let router = &self.layer.options().router;
@@ -218,6 +232,9 @@ impl<T: Element> Problem<T> {
         let noise = if router.is_noisy() { e * h } else { 0 };
         let bias = |b: &Option<Vec<T>>| b.as_ref().map_or(0, Vec::len);
         let mut step = Step {
+            gate: state.gate().clone(),
+            router_logits: state.router_logits().to_vec(),
+            dlogits: Vec::new(),
             state,
             y: y.values("y"),
             dx: Vec::new(),
@@ -240,10 +257,11 @@ impl<T: Element> Problem<T> {
                 accumulate: false,
             },
         };
-        self.layer
+        layer
             .backward(&inputs, &weights, dy.view(), &mut step.state, &mut grads)
             .unwrap();
         step.dx = dx.values("dx");
+        step.dlogits = step.state.router_logit_gradient().to_vec();
         step
     }
 

@@ -1,6 +1,6 @@
 //! The three inner loops, written to be compiled inside `vectorized`.
 //!
-//! Each output element depends on its own column only, except in [`dot`], whose order of summation
+//! Each output element depends on its own column only, except in [`scale_and_dot`], whose order of summation
 //! is spelled out: the bits are the same at every vector width.
 
 use tollgate_core::Element;
@@ -8,8 +8,11 @@ use tollgate_core::Element;
 /// Columns that a sum over many experts carries at a time: 2 KiB of f32, well inside L1.
 pub(super) const PANEL: usize = 512;
 
-/// Partial sums of a dot product.
-pub(super) const LANES: usize = 32;
+/// Columns that a dot product takes at a time.
+const LANES: usize = 32;
+
+/// Lines of so many partial sums at most.
+const MAX_LINES: usize = 8;
 
 /// `sum[j] = fma(w_n, source_n[j], …)` for n = 0, 1, … in this order, starting from `sum[j]`.
 /// Every source has at least `sum.len()` elements.
@@ -62,12 +65,15 @@ pub(super) fn store<T: Element>(out: &mut [T], sum: &[f32]) {
 
 /// `scaled[j] = round(weight · dy[j])`, and the dot product of `dy` and `row`.
 ///
-/// Lane l sums the columns j ≡ l (mod 32) in ascending order by fused multiply–adds from 0; then
-/// the upper half of the lanes is added to the lower, 16, 8, 4, 2, 1 at a time. The three slices
-/// have one length.
+/// With c = 16 / size_of::<T>() there are 32·c partial sums: column j goes to sum j mod 32·c, in
+/// ascending order by fused multiply–adds from 0; then the upper half of the sums is added to the
+/// lower until one is left. The three slices have one length.
 #[inline(always)]
 pub(super) fn scale_and_dot<T: Element>(scaled: &mut [T], dy: &[T], row: &[T], weight: f32) -> f32 {
-    let mut lanes = [0f32; LANES];
+    let lines = const { 16 / size_of::<T>() };
+    // The sums, LANES of them a line; f32 uses half of the lines.
+    let mut sums = [[0f32; LANES]; MAX_LINES];
+    let mut line = 0;
     let (scaled_blocks, scaled_rest) = scaled.as_chunks_mut::<LANES>();
     let (dy_blocks, dy_rest) = dy.as_chunks::<LANES>();
     let (row_blocks, row_rest) = row.as_chunks::<LANES>();
@@ -81,29 +87,28 @@ pub(super) fn scale_and_dot<T: Element>(scaled: &mut [T], dy: &[T], row: &[T], w
         for l in 0..LANES {
             value[l] = r[l].to_f32();
         }
+        let sums = &mut sums[line];
         for l in 0..LANES {
-            lanes[l] = gradient[l].mul_add(value[l], lanes[l]);
+            sums[l] = gradient[l].mul_add(value[l], sums[l]);
         }
         for l in 0..LANES {
             s[l] = T::from_f32(weight * gradient[l]);
         }
+        line = (line + 1) % lines;
     }
-    for (l, ((s, d), r)) in scaled_rest
-        .iter_mut()
-        .zip(dy_rest)
-        .zip(row_rest)
-        .enumerate()
-    {
+    let rest = scaled_rest.iter_mut().zip(dy_rest).zip(row_rest);
+    for (l, ((s, d), r)) in rest.enumerate() {
         let gradient = d.to_f32();
-        lanes[l] = gradient.mul_add(r.to_f32(), lanes[l]);
+        sums[line][l] = gradient.mul_add(r.to_f32(), sums[line][l]);
         *s = T::from_f32(weight * gradient);
     }
-    let mut half = LANES / 2;
+    let sums = sums.as_flattened_mut();
+    let mut half = lines * LANES / 2;
     while half > 0 {
         for l in 0..half {
-            lanes[l] += lanes[l + half];
+            sums[l] += sums[l + half];
         }
         half /= 2;
     }
-    lanes[0]
+    sums[0]
 }
