@@ -3,15 +3,20 @@
 //! The peer `gemm-crate` computes one dense product of the same size on the same threads: one
 //! matrix for all rows, no groups. Operands exceed the last-level cache by themselves (the stacked
 //! weights), so nothing takes turns.
+//!
+//! Behind the tables stands what the virtual GPU counts of the kernels: how many of the instructions
+//! multiply, what is moved, bank conflicts. These numbers do not depend on the machine.
 
 use std::sync::Arc;
 
 use half::bf16;
+use tollgate::device::{Gpu, LaunchCounters, StatusBlock, VirtualOptions};
+use tollgate::gemm::gpu::{DeviceStacked, Launcher};
 use tollgate::gemm::{GroupedGemm, Stacked};
 use tollgate::{Cpu, Element, RowView, RowViewMut};
 use tollgate_benches::check::sample;
 use tollgate_benches::data::{Rotation, normals};
-use tollgate_benches::harness::{Family, Op};
+use tollgate_benches::harness::{Family, Op, Scale};
 use tollgate_benches::shapes::{LayerShape, layers};
 use tollgate_benches::work::Work;
 use tollgate_testkit::{Data, Tolerance, compare};
@@ -19,11 +24,9 @@ use tollgate_testkit::{Data, Tolerance, compare};
 fn main() {
     let mut family = Family::from_args();
     let cpu = family.cpu();
+    let scale = family.scale();
     // One token is a product of a matrix with eight vectors: the layer's benchmark has it.
-    let layers: Vec<_> = layers(family.scale())
-        .into_iter()
-        .filter(|l| l.tokens > 1)
-        .collect();
+    let layers: Vec<_> = layers(scale).into_iter().filter(|l| l.tokens > 1).collect();
     for operation in [Operation::Forward, Operation::Dgrad, Operation::Wgrad] {
         let mut op = family.op(operation.name());
         for layer in &layers {
@@ -37,6 +40,7 @@ fn main() {
         op.finish();
     }
     family.finish();
+    counters(scale);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,4 +334,97 @@ fn multiply_dense(threads: usize, operation: Operation, problem: &Problem, set: 
             gemm::Parallelism::Rayon(threads),
         );
     }
+}
+
+/// Prints what the virtual GPU counts of each product: two whole tiles of rows and one ragged.
+fn counters(scale: Scale) {
+    let size = if scale == Scale::Smoke { 64 } else { 512 };
+    let problem = Problem {
+        name: format!("300x{}x{size}", size / 2),
+        offsets: vec![0, 128, 256, 300],
+        n: size / 2,
+        k: size,
+    };
+    println!(
+        "Virtual GPU, {} (M x N x K, 3 experts): counted, the same on every machine\n\
+         {:<22} {:<5} {:>9} {:>10} {:>11} {:>10} {:>7} {:>9}",
+        problem.name,
+        "operation",
+        "dtype",
+        "multiply",
+        "read KiB",
+        "written KiB",
+        "B/access",
+        "banks",
+        "GFLOP/s"
+    );
+    count::<f32>(&problem);
+    count::<bf16>(&problem);
+    println!("GFLOP/s are the simulation's own and depend on the machine.\n");
+}
+
+/// The three products of a type.
+fn count<T: Element>(problem: &Problem) {
+    let options = VirtualOptions {
+        checks: false,
+        ..VirtualOptions::default()
+    };
+    let gpu = Gpu::virtual_gpu(&options).expect("a virtual GPU");
+    for operation in [Operation::Forward, Operation::Dgrad, Operation::Wgrad] {
+        let started = std::time::Instant::now();
+        let c = launch::<T>(&gpu, problem, operation).expect("shapes agree");
+        let seconds = started.elapsed().as_secs_f64();
+        let multiplications = (problem.rows() * problem.n * problem.k) as f64;
+        println!(
+            "{:<22} {:<5} {:>8.1}% {:>10} {:>11} {:>10.0} {:>7} {:>9.2}",
+            operation.name(),
+            T::DTYPE.name(),
+            100.0 * multiplications / c.thread_instructions as f64,
+            c.read_bytes / 1024,
+            c.written_bytes / 1024,
+            c.requested_bytes as f64 / c.global_instructions as f64,
+            c.bank_conflicts,
+            2e-9 * multiplications / seconds,
+        );
+    }
+}
+
+/// Launches one product and says what it did.
+fn launch<T: Element>(
+    gpu: &Gpu,
+    problem: &Problem,
+    operation: Operation,
+) -> tollgate::Result<LaunchCounters> {
+    let stream = gpu.default_stream();
+    let (m, n, k) = (problem.rows(), problem.n, problem.k);
+    let set = Set::<T>::new(operation, problem, problem.experts());
+    let (read, written) = match operation {
+        Operation::Forward => (k, n),
+        Operation::Dgrad => (n, k),
+        Operation::Wgrad => (n, 0),
+    };
+    let (a, b) = (gpu.upload(stream, &set.a)?, gpu.upload(stream, &set.b)?);
+    let (mut d, mut w) = (gpu.alloc::<T>(m * written)?, gpu.alloc::<f32>(set.w.len())?);
+    let offsets = gpu.upload(stream, &problem.offsets)?;
+    let mut status = gpu.upload(stream, &[StatusBlock::CLEAR])?;
+    let mut to = Launcher::new(gpu, stream, status.slice_mut())?;
+    let a = a.slice().rows("a", m, read, read)?;
+    let stacked = DeviceStacked {
+        data: b.slice(),
+        experts: problem.experts(),
+        n,
+        k,
+    };
+    let out = d.slice_mut().rows("d", m, written, written)?;
+    match operation {
+        Operation::Forward => to.m_grouped(a, stacked, None, offsets.slice(), out)?,
+        Operation::Dgrad => to.m_grouped_transposed(a, stacked, offsets.slice(), out)?,
+        Operation::Wgrad => {
+            let x = b.slice().rows("x", m, k, k)?;
+            to.k_grouped(a, x, offsets.slice(), false, w.slice_mut())?;
+        }
+    }
+    stream.synchronize()?;
+    let launches = gpu.take_launches();
+    Ok(launches.first().map(|l| l.counters).unwrap_or_default())
 }

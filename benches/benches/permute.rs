@@ -4,7 +4,10 @@
 //! Bytes are the compulsory ones, each tensor once. Buffers take turns beyond the last-level cache;
 //! where the name ends in `-cached` there is one set, which fits, and RAM is no limit. The peer
 //! `memcpy` copies as many rows from one buffer to another on the same threads: no indices, no
-//! sums.
+//! sums. Behind the tables stands what is known of the kernels for GPUs: see [`gpu`].
+
+#[path = "permute/gpu.rs"]
+mod gpu;
 
 use std::rc::Rc;
 
@@ -52,6 +55,7 @@ fn main() {
         op.finish();
     }
     family.finish();
+    gpu::tables(scale);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

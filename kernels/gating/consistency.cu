@@ -1,10 +1,11 @@
-// The consistency loss of stochastic experts (Zuo et al., ICLR 2022) and its gradient with respect to
-// both sides: alpha / 2 sum_i (p_i - q_i)(log p_i - log q_i) over the rows of a, b [N, V] with
-// p = softmax(a), q = softmax(b).
+// The consistency loss of stochastic experts (Zuo et al., ICLR 2022) and its gradient with respect
+// to both sides: alpha / 2 sum_i (p_i - q_i)(log p_i - log q_i) over the rows of a, b [N, V] with p
+// = softmax(a), q = softmax(b).
 //
-// A team has a row: a warp where rows are short, else a block. It goes over the row four times: largest
-// logits, sums of exponentials, divergences, gradients. Columns belong to threads by their number
-// alone, so that no bit depends on alignment. Exponentials are f32, all else is f64.
+// A team has a row: a warp where rows are short, else a block. It goes over the row four times:
+// largest logits, sums of exponentials, divergences, gradients. Rows that fit wait in shared memory
+// meanwhile. Columns belong to threads by their number alone, so that no bit depends on alignment,
+// and no thread waits for what another has put there. Exponentials are f32, all else is f64.
 
 #include <cstdint>
 
@@ -61,6 +62,8 @@ struct Row {
     const float* b;
     float* da;
     float* db;
+    // Both sides in shared memory, ceil(V / 4) pieces each; null: the row is too long.
+    float4* waiting;
     uint32_t columns;
     // Aligned to 16 bytes, with a multiple of 4 columns.
     bool wide;
@@ -72,13 +75,20 @@ struct Pieces {
     float b[4];
 };
 
+__device__ __forceinline__ float4 four_of(const float* v) {
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+__device__ __forceinline__ void take_four(float4 four, float* v) {
+    v[0] = four.x;
+    v[1] = four.y;
+    v[2] = four.z;
+    v[3] = four.w;
+}
+
 __device__ __forceinline__ void load_four(const float* row, uint32_t c, const Row& r, float* v) {
     if (r.wide) {
-        const float4 four = *reinterpret_cast<const float4*>(row + c);
-        v[0] = four.x;
-        v[1] = four.y;
-        v[2] = four.z;
-        v[3] = four.w;
+        take_four(*reinterpret_cast<const float4*>(row + c), v);
         return;
     }
 #pragma unroll
@@ -89,7 +99,7 @@ __device__ __forceinline__ void load_four(const float* row, uint32_t c, const Ro
 
 __device__ __forceinline__ void store_four(float* row, uint32_t c, const Row& r, const float* v) {
     if (r.wide) {
-        *reinterpret_cast<float4*>(row + c) = make_float4(v[0], v[1], v[2], v[3]);
+        *reinterpret_cast<float4*>(row + c) = four_of(v);
         return;
     }
 #pragma unroll
@@ -100,12 +110,25 @@ __device__ __forceinline__ void store_four(float* row, uint32_t c, const Row& r,
     }
 }
 
-template <typename Team, typename Work>
+// Whether pieces come from the matrices, and wait from then on, or have been waiting.
+enum class Pass { First, Later };
+
+template <Pass PASS, typename Team, typename Work>
 __device__ __forceinline__ void for_pieces(const Team& team, const Row& row, Work work) {
+    const uint32_t pieces = (row.columns + 3) / 4;
     for (uint32_t c = team.rank() * 4; c < row.columns; c += Team::SIZE * 4) {
         Pieces p;
-        load_four(row.a, c, row, p.a);
-        load_four(row.b, c, row, p.b);
+        if (PASS == Pass::First || row.waiting == nullptr) {
+            load_four(row.a, c, row, p.a);
+            load_four(row.b, c, row, p.b);
+        } else {
+            take_four(row.waiting[c / 4], p.a);
+            take_four(row.waiting[pieces + c / 4], p.b);
+        }
+        if (PASS == Pass::First && row.waiting != nullptr) {
+            row.waiting[c / 4] = four_of(p.a);
+            row.waiting[pieces + c / 4] = four_of(p.b);
+        }
         work(c, p);
     }
 }
@@ -158,7 +181,7 @@ __device__ __forceinline__ double divergence(const Team& team, const Row& row, d
     float max_b = -infinity_f32();
     bool faulty = false;
     bool one_sided = false;
-    for_pieces(team, row, [&](uint32_t, const Pieces& v) {
+    for_pieces<Pass::First>(team, row, [&](uint32_t, const Pieces& v) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
             max_a = v.a[i] > max_a ? v.a[i] : max_a;
@@ -181,7 +204,7 @@ __device__ __forceinline__ double divergence(const Team& team, const Row& row, d
 
     double sum_a = 0.0;
     double sum_b = 0.0;
-    for_pieces(team, row, [&](uint32_t, const Pieces& v) {
+    for_pieces<Pass::Later>(team, row, [&](uint32_t, const Pieces& v) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
             sum_a = __dadd_rn(sum_a, exp_of_nonpositive(__fsub_rn(v.a[i], max_a)));
@@ -193,7 +216,7 @@ __device__ __forceinline__ double divergence(const Team& team, const Row& row, d
 
     double kl_pq = 0.0;
     double kl_qp = 0.0;
-    for_pieces(team, row, [&](uint32_t, const Pieces& v) {
+    for_pieces<Pass::Later>(team, row, [&](uint32_t, const Pieces& v) {
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
             const double ratio = log_ratio(p, q, v.a[i], v.b[i]);
@@ -205,7 +228,7 @@ __device__ __forceinline__ double divergence(const Team& team, const Row& row, d
     kl_qp = team.sum(kl_qp);
 
     const double half = 0.5 * alpha;
-    for_pieces(team, row, [&](uint32_t c, const Pieces& v) {
+    for_pieces<Pass::Later>(team, row, [&](uint32_t c, const Pieces& v) {
         Pieces d;
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
@@ -225,9 +248,14 @@ __device__ __forceinline__ double divergence(const Team& team, const Row& row, d
 
 template <typename Team>
 __device__ __forceinline__ void row_consistency(const Team& team, const ConsistencyParams& p,
-                                                uint64_t r) {
-    const Row row = {p.a + r * p.a_stride,   p.b + r * p.b_stride, p.da + r * p.da_stride,
-                     p.db + r * p.db_stride, p.columns,            p.wide != 0};
+                                                uint64_t r, float4* waiting) {
+    const Row row = {p.a + r * p.a_stride,
+                     p.b + r * p.b_stride,
+                     p.da + r * p.da_stride,
+                     p.db + r * p.db_stride,
+                     p.waits ? waiting : nullptr,
+                     p.columns,
+                     p.wide != 0};
     double loss = 0.0;
     // With alpha = 0 nothing counts, whatever the rows hold.
     if (p.alpha == 0.0 || (p.padding != nullptr && p.padding[r] != 0)) {
@@ -244,9 +272,11 @@ __device__ __forceinline__ void row_consistency(const Team& team, const Consiste
 
 extern "C" __global__ void __launch_bounds__(256)
     tg_consistency_warp(const __grid_constant__ ConsistencyParams p) {
+    extern __shared__ float4 waiting[];
     const uint64_t r = static_cast<uint64_t>(blockIdx.x) * (THREADS / WARP) + warp_id();
     if (r < p.rows) {
-        row_consistency(WarpTeam{}, p, r);
+        const uint32_t of_warp = (p.columns + 3) / 4 * 2;
+        row_consistency(WarpTeam{}, p, r, waiting + warp_id() * of_warp);
     }
 }
 
@@ -254,7 +284,8 @@ extern "C" __global__ void __launch_bounds__(256)
     tg_consistency_block(const __grid_constant__ ConsistencyParams p) {
     __shared__ BlockScratch scratch;
     __shared__ float maxima[THREADS / WARP];
-    row_consistency(BlockTeam{scratch, maxima}, p, blockIdx.x);
+    extern __shared__ float4 waiting[];
+    row_consistency(BlockTeam{scratch, maxima}, p, blockIdx.x, waiting);
 }
 
 // The rows' losses, added in an order that their number alone decides.

@@ -13,6 +13,7 @@
 #include "tollgate/gating/block_results.cuh"
 #include "tollgate/gating/lanes.cuh"
 #include "tollgate/gating/top.cuh"
+#include "tollgate/ptx/shared.cuh"
 #include "tollgate/status.cuh"
 
 namespace tollgate::gate {
@@ -21,6 +22,54 @@ namespace tollgate::gate {
 // many that they would not fit.
 inline constexpr uint32_t FEWEST_BY_CANDIDATES = 3;
 inline constexpr uint32_t MOST_BY_CANDIDATES = 16;
+
+// The weights of all slots, from the logits that wait in their place. Slot by slot, since that keeps all
+// lanes busy; called by all threads, after a barrier.
+template <uint32_t THREADS>
+__device__ __forceinline__ void weigh_slots(const GateParams& p, const BlockResults& r,
+                                            uint32_t tokens) {
+    const uint32_t slots = tokens * p.k;
+    const bool shared = p.weights != weights::PROB;
+    for (uint32_t i = threadIdx.x; i < slots; i += THREADS) {
+        const uint32_t t = i / p.k;
+        const bool is_first = i == t * p.k;
+        const float total = r.total[t];
+        const float power = exp_of_nonpositive(__fsub_rn(r.slot_weights[i], r.largest[t]));
+        float weight = __fmul_rn(power, __fdiv_rn(1.0f, total));
+        weight = total == FULLY_MASKED ? 0.0f : weight;
+        if (is_nan(total)) {
+            // A faulty row: exactly expert 0, with a weight that shows the fault.
+            r.slot_experts[i] = is_first ? 0 : -1;
+            weight = is_first ? total : 0.0f;
+        }
+        r.slot_weights[i] = shared ? weight : __fmul_rn(weight, p.weight_scale);
+        if (is_first) {
+            r.first_choice[t] = r.slot_experts[i];
+        }
+    }
+    __syncthreads();
+    if (!shared) {
+        return;
+    }
+    float* sums = reinterpret_cast<float*>(r.runner_up);
+    for (uint32_t i = threadIdx.x; i < slots; i += THREADS) {
+        const uint32_t t = i / p.k;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (uint32_t q = t * p.k; q < t * p.k + p.k; ++q) {
+            sum = __fadd_rn(sum, r.slot_weights[q]);
+        }
+        if (i == t * p.k) {
+            sums[t] = sum;
+        }
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < slots; i += THREADS) {
+        const float weight = share(r.slot_weights[i], sums[i / p.k]);
+        r.slot_weights[i] = __fmul_rn(weight, p.weight_scale);
+    }
+    __syncthreads();
+}
 
 template <uint32_t LANES, uint32_t V, uint32_t WARPS>
 __device__ __forceinline__ void gate_tokens(const GateParams& p) {
@@ -48,9 +97,6 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
 
     // ---- rows ----
     const bool vector = p.vector_rows != 0;
-    const auto row = [&](uint32_t t) {
-        return p.logits + static_cast<uint64_t>(first + t) * p.logits_stride;
-    };
     float shares[V];
 #pragma unroll
     for (uint32_t j = 0; j < V; ++j) {
@@ -58,12 +104,16 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
     }
     float ahead[V];
     uint32_t t = warp_id() * L::GROUPS + L::group();
+    // Where this lane's first place of row t is.
+    const float* at = p.logits + static_cast<uint64_t>(first + t) * p.logits_stride + L::expert(0);
+    const uint64_t step = ROWS * p.logits_stride;
     if constexpr (AHEAD) {
-        L::load(ahead, row(t), t < tokens, p.num_experts, vector);
+        L::load(ahead, at, t < tokens, p.num_experts, vector);
     }
     // The same number of turns for all groups of a warp.
-    for (uint32_t base = warp_id() * L::GROUPS; base < tokens; base += ROWS, t += ROWS) {
-        const bool is_row = t < tokens;
+    for (uint32_t base = warp_id() * L::GROUPS; base < tokens; base += ROWS, t += ROWS, at += step) {
+        // A warp that is here has a row for each of its groups but in the last turn.
+        const bool is_row = L::GROUPS == 1 || t < tokens;
         float z[V];
         if constexpr (AHEAD) {
 #pragma unroll
@@ -71,10 +121,10 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
                 z[j] = ahead[j];
             }
             if (base + ROWS < tokens) {
-                L::load(ahead, row(t + ROWS), t + ROWS < tokens, p.num_experts, vector);
+                L::load(ahead, at + step, t + ROWS < tokens, p.num_experts, vector);
             }
         } else {
-            L::load(z, row(t), is_row, p.num_experts, vector);
+            L::load(z, at, is_row, p.num_experts, vector);
         }
 
         // ---- selection: logits wait where weights will be ----
@@ -84,67 +134,61 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
             slot_experts[r] = static_cast<int32_t>(best.expert);
             slot_weights[r] = key_value(best.key);
         };
-        uint32_t keys[V];
-        keys_of<LANES, V>(keys, z, p.num_experts);
-        Choice chosen = {NO_KEY, 0};
-        bool done = false;
-        if constexpr (LANES == WARP) {
-            if (p.k >= FEWEST_BY_CANDIDATES && p.k <= MOST_BY_CANDIDATES) {
-                done = top_by_candidates<V>(keys, p.k, candidates[warp_id()], take);
+        const auto take_once = [&](uint32_t r, const Choice& best) {
+            if (is_row && L::lane() == 0) {
+                take(r, best);
+            }
+        };
+        if (p.k == 1) {
+            take_once(0, best_one<LANES, V>(z, p.num_experts));
+        } else {
+            uint32_t keys[V];
+            keys_of<LANES, V>(keys, z, p.num_experts);
+            bool done = false;
+            if constexpr (LANES == WARP) {
+                if (p.k >= FEWEST_BY_CANDIDATES && p.k <= MOST_BY_CANDIDATES) {
+                    done = top_by_candidates<V>(keys, p.k, candidates[warp_id()], take);
+                }
+            }
+            if (!done) {
+                top_by_rounds<LANES, V>(keys, p.k, take_once);
             }
         }
-        if (!done) {
-            top_by_rounds<LANES, V>(keys, p.k, [&](uint32_t r, const Choice& best) {
-                if (is_row && L::lane() == 0) {
-                    take(r, best);
-                }
-            });
-        }
         __syncwarp();
-        if (is_row) {
-            chosen.expert = static_cast<uint32_t>(slot_experts[0]);
-        }
         const float largest = is_row ? slot_weights[0] : -infinity_f32();
 
         // ---- scores ----
-        const bool marked = is_row && p.row_faults != nullptr && p.row_faults[first + t] != 0;
-        bool faulty = false;
-        bool masked = false;
-        float factor;
-        {
-            float total = L::exponentials(z, largest);
-            factor = __fdiv_rn(1.0f, total);
-            if (ptx::ballot(ptx::ALL_LANES, marked || !(total >= 1.0f)) != 0) {
-                // Rare: logits again, e^(z - largest) has lost what was wrong with them.
-                float again[V];
-                L::load(again, row(t), is_row, p.num_experts, vector);
-                bool bad = marked;
+        float total = L::exponentials(z, largest);
+        float factor = __fdiv_rn(1.0f, total);
+        const bool marked = p.row_faults != nullptr && is_row && p.row_faults[first + t] != 0;
+        if (ptx::ballot(ptx::ALL_LANES, marked || !(total >= 1.0f)) != 0) {
+            // Rare: logits again, e^(z - largest) has lost what was wrong with them.
+            float again[V];
+            L::load(again, at, is_row, p.num_experts, vector);
+            bool bad = marked;
 #pragma unroll
-                for (uint32_t j = 0; j < V; ++j) {
-                    bad = bad || is_nan(again[j]) || again[j] == infinity_f32();
-                }
-                faulty = L::any(bad);
-                masked = !faulty && !(total >= 1.0f);
-                if (masked) {
-                    total = FULLY_MASKED;
-                    factor = 0.0f;
-#pragma unroll
-                    for (uint32_t j = 0; j < V; ++j) {
-                        z[j] = 0.0f;
-                    }
-                } else if (faulty) {
-                    total = nan_f32();
-                    factor = nan_f32();
-                }
+            for (uint32_t j = 0; j < V; ++j) {
+                bad = bad || is_nan(again[j]) || again[j] == infinity_f32();
             }
-            if (is_row && L::lane() == 0) {
-                results.largest[t] = largest;
-                results.total[t] = total;
-                results.first_choice[t] = faulty ? 0 : static_cast<int32_t>(chosen.expert);
-                if (faulty) {
+            const bool faulty = L::any(bad);
+            if (faulty) {
+                total = nan_f32();
+                factor = nan_f32();
+                if (is_row && L::lane() == 0) {
                     raise_faulty_row(p.status, first + t);
                 }
+            } else if (!(total >= 1.0f)) {
+                total = FULLY_MASKED;
+                factor = 0.0f;
+#pragma unroll
+                for (uint32_t j = 0; j < V; ++j) {
+                    z[j] = 0.0f;
+                }
             }
+        }
+        if (is_row && L::lane() == 0) {
+            results.largest[t] = largest;
+            results.total[t] = total;
         }
 #pragma unroll
         for (uint32_t j = 0; j < V; ++j) {
@@ -157,32 +201,6 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
             }
             L::store(p.scores + static_cast<uint64_t>(first + t) * p.num_experts, z,
                      p.num_experts, p.num_experts % 4 == 0);
-        }
-
-        // ---- weights ----
-        __syncwarp();
-        const auto score = [&](uint32_t r) {
-            const float e = exp_of_nonpositive(__fsub_rn(slot_weights[r], largest));
-            return masked ? 0.0f : __fmul_rn(e, factor);
-        };
-        float of = 1.0f;
-        if (p.weights != weights::PROB) {
-            float sum = 0.0f;
-            for (uint32_t r = L::lane(); r < p.k && is_row; r += LANES) {
-                sum = __fadd_rn(sum, score(r));
-            }
-            of = L::sum(sum);
-        }
-        for (uint32_t r = L::lane(); r < p.k && is_row; r += LANES) {
-            float weight = score(r);
-            if (p.weights != weights::PROB) {
-                weight = share(weight, of);
-            }
-            slot_weights[r] = __fmul_rn(weight, p.weight_scale);
-            if (faulty) {
-                slot_experts[r] = r == 0 ? 0 : -1;
-                slot_weights[r] = r == 0 ? nan_f32() : 0.0f;
-            }
         }
     }
 
@@ -199,8 +217,8 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
         if (L::group() == 0) {
 #pragma unroll
             for (uint32_t j = 0; j < V; j += 4) {
-                *reinterpret_cast<float4*>(columns + warp_id() * L::PLACES + L::expert(j)) =
-                    make_float4(shares[j], shares[j + 1], shares[j + 2], shares[j + 3]);
+                ptx::st_shared_v4(columns + warp_id() * L::PLACES + L::expert(j), shares[j],
+                                  shares[j + 1], shares[j + 2], shares[j + 3]);
             }
         }
     }
@@ -215,6 +233,7 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
             p.block_shares[static_cast<uint64_t>(blockIdx.x) * p.num_experts + e] = sum;
         }
     }
+    weigh_slots<THREADS>(p, results, tokens);
     write_block<THREADS>(p, results, first, tokens, false);
 }
 

@@ -41,11 +41,15 @@ __device__ __forceinline__ float4 load_elements(const Quad& q, const void* row, 
 
 template <typename T>
 __device__ __forceinline__ void jitter(const JitterParams& p) {
+    __shared__ StepBlock step;
+    if (threadIdx.x == 0) {
+        step = *p.step;
+    }
+    __syncthreads();
     const Quad q = quad_of(p.num_tokens, p.hidden);
     if (!q.inside) {
         return;
     }
-    const StepBlock step = *p.step;
     const uint32_t token = step.first_token + static_cast<uint32_t>(q.row);
     const uint4 words = step_words(step, token, DrawStream::Jitter, q.column / 4);
     const char* row = static_cast<const char*>(p.x) + q.row * p.x_stride * sizeof(T);

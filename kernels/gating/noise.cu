@@ -28,12 +28,17 @@ __device__ __forceinline__ float add_noise(float z, float z_noise, float n) {
 
 __device__ __forceinline__ bool is_bad(float z_noise) { return !(z_noise < infinity_f32()); }
 
-extern "C" __global__ void __launch_bounds__(256) tg_add_noise(const __grid_constant__ NoiseParams p) {
+extern "C" __global__ void __launch_bounds__(256)
+    tg_add_noise(const __grid_constant__ NoiseParams p) {
+    __shared__ StepBlock step;
+    if (threadIdx.x == 0) {
+        step = *p.step;
+    }
+    __syncthreads();
     const Quad q = quad_of(p.num_tokens, p.num_experts);
     if (!q.inside) {
         return;
     }
-    const StepBlock step = *p.step;
     const float4 z = load_quad(q, p.logits + q.row * p.logits_stride, p.wide);
     const float4 s = load_quad(q, p.noise_logits + q.row * p.noise_logits_stride, p.wide);
     const uint32_t token = static_cast<uint32_t>(q.row);

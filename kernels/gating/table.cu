@@ -1,11 +1,11 @@
 // From blocks of tokens to the routing table, and the losses along the way.
 //
 // Whoever selected left for every block of tokens: the number of assignments, a histogram over the
-// experts, the assignments themselves (in slots of k_max a token, expert -1 in unused ones), and for
-// the losses sums in f64. B blocks of tokens_per_block tokens, T tokens, E experts.
+// experts, the assignments themselves (in slots of k_max a token, expert -1 in unused ones), and
+// for the losses sums in f64. B blocks of tokens_per_block tokens, T tokens, E experts.
 //
-// tg_finish: block 0 writes expert_offsets [E+1], block 1 the losses, the others token_offsets [T+1]
-// of 1024 tokens each and move their assignments together. Where there are many blocks,
+// tg_finish: block 0 writes expert_offsets [E+1], block 1 the losses, the others token_offsets
+// [T+1] of 1024 tokens each and move their assignments together. Where there are many blocks,
 // tg_finish_reduce has summed over them before; otherwise tg_finish does so as it goes.
 
 #include <cstdint>
@@ -204,10 +204,10 @@ __device__ __forceinline__ void finish_experts(const FinishParams& p, uint32_t* 
         p.expert_offsets[p.num_experts] = static_cast<int32_t>(total);
         p.token_offsets[p.num_tokens] = static_cast<int32_t>(total);
     }
-    // Rare: assignments stand at t * k_max, and a token has fewer. One block moves them all, because
-    // they move within one array.
+    // Rare: assignments stand at t * k_max, and a token has fewer. One block moves them all,
+    // because they move within one array.
     const uint32_t slots = p.num_tokens * p.k_max;
-    if (p.slot_experts == nullptr && total != slots && total != 0) {
+    if (!p.in_place && p.slot_experts == nullptr && total != slots && total != 0) {
         move_together(p, p.expert_indices, p.routing_weights, 0, slots, 0, scratch);
     }
 }
@@ -300,7 +300,8 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024) tg_finish(const __grid_constant__ FinishParams p) {
+extern "C" __global__ void __launch_bounds__(1024)
+    tg_finish(const __grid_constant__ FinishParams p) {
     __shared__ double partial[THREADS];
     __shared__ BlockScratch scratch;
     switch (blockIdx.x) {

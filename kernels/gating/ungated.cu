@@ -1,5 +1,5 @@
-// Routers without a gate: hash routing by a table, stochastic experts, ensemble. The draws of single
-// tokens are in draw.ptx. T tokens, E experts.
+// Routers without a gate: hash routing by a table, stochastic experts, ensemble. The draws of
+// single tokens are in draw.ptx. T tokens, E experts.
 
 #include <cstdint>
 

@@ -33,35 +33,36 @@ __device__ __forceinline__ void finish(const ExpertsDownBackwardParams& p,
                                        const tile::Shared& shared, const RowRange& rows,
                                        uint32_t col) {
     const Activation activation = static_cast<Activation>(p.activation);
-    tile::each_unit<UNIT, tile::COLS>(
-        rows.count, col, p.intermediate, [&](uint32_t row, uint32_t w, uint32_t count) {
+    tile::each_unit<UNIT>(
+        rows.count, tile::COLS, col, p.intermediate, [&](uint32_t row, uint32_t w, uint32_t count) {
             const uint64_t r = rows.first + row;
             const uint64_t from = r * p.pre_stride + col + w;
             const uint64_t to = r * p.dpre_stride + col + w;
             float dact[UNIT];
-            tile::read_unit(&shared.results[row][w], dact);
+            tile::read_unit(&shared.results[row][w], tile::COLS, dact);
             float gate[UNIT];
             load_pre(p, from, count, gate);
-            float dgate[UNIT];
-            if (p.gated) {
-                float up[UNIT];
-                load_pre(p, from + p.intermediate, count, up);
-                float dup[UNIT];
-#pragma unroll
-                for (uint32_t i = 0; i < UNIT; ++i) {
-                    dgate[i] = __fmul_rn(dact[i], up[i]);
-                    dup[i] = __fmul_rn(dact[i], activate(activation, gate[i]));
-                }
-                store_dpre(p, to + p.intermediate, count, dup);
-            } else {
-#pragma unroll
-                for (uint32_t i = 0; i < UNIT; ++i) {
-                    dgate[i] = dact[i];
-                }
-            }
+            // Without a gate the other factor is 1, which changes no bit.
+            float up[UNIT];
 #pragma unroll
             for (uint32_t i = 0; i < UNIT; ++i) {
-                dgate[i] = __fmul_rn(dgate[i], activation_derivative(activation, gate[i]));
+                up[i] = 1.0f;
+            }
+            if (p.gated) {
+                load_pre(p, from + p.intermediate, count, up);
+            }
+            float dgate[UNIT];
+            float dup[UNIT];
+            with_activation(activation, [&](auto tag) {
+#pragma unroll
+                for (uint32_t i = 0; i < UNIT; ++i) {
+                    dup[i] = __fmul_rn(dact[i], activate(tag.VALUE, gate[i]));
+                    dgate[i] = __fmul_rn(__fmul_rn(dact[i], up[i]),
+                                         activation_derivative(tag.VALUE, gate[i]));
+                }
+            });
+            if (p.gated) {
+                store_dpre(p, to + p.intermediate, count, dup);
             }
             store_dpre(p, to, count, dgate);
         });

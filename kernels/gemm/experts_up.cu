@@ -1,11 +1,11 @@
 // The experts' first map with its activation, in one pass: pre = round(x * W_up[e]^T + b_up[e]) and
-// act = round(act(pre)), or round(act(gate) * up) in the gated form; the activation takes the stored
-// value, where backward will differentiate.
-// x [A, H], W_up [E, N1, H], b_up [E, N1], pre [A, N1], act [A, I]; N1 = I, or 2I: gate, then up.
+// act = round(act(pre)), or round(act(gate) * up) in the gated form; the activation takes the
+// stored value, where backward will differentiate. x [A, H], W_up [E, N1, H], b_up [E, N1], pre [A,
+// N1], act [A, I]; N1 = I, or 2I: gate, then up.
 //
 // Blocks and grid as in m_grouped. In the gated form the left half of a tile's columns are rows of
-// the gate's part of W_up and the right half the same rows of the other part, so that both values of
-// an element of act meet in one block.
+// the gate's part of W_up and the right half the same rows of the other part, so that both values
+// of an element of act meet in one block.
 #include "tollgate/abi/gemm.h"
 #include "tollgate/activation.cuh"
 #include "tollgate/gemm/finish.cuh"
@@ -15,6 +15,9 @@
 using namespace tollgate;
 
 namespace tollgate {
+
+// Columns of a part in a tile of the gated form.
+inline constexpr uint32_t HALF = tile::COLS / 2;
 
 // Rounds and stores one unit of pre; `v` becomes what was stored.
 template <uint32_t UNIT>
@@ -27,48 +30,37 @@ __device__ __forceinline__ void store_pre(const ExpertsUpParams& p, uint64_t ind
 }
 
 template <uint32_t UNIT>
-__device__ __forceinline__ void store_act(const ExpertsUpParams& p, uint64_t index, uint32_t count,
-                                          const float (&v)[UNIT]) {
-    store_unit<UNIT>(p.act, index, count, p.act_vector,
-                     narrow(v, static_cast<ElementType>(p.element_type)));
-}
-
-template <uint32_t UNIT>
 __device__ __forceinline__ void finish(const ExpertsUpParams& p, const tile::Shared& shared,
                                        const RowRange& rows, uint32_t col) {
     const Activation activation = static_cast<Activation>(p.activation);
     const bool biased = p.up_bias != nullptr;
-    const auto plain = [&](uint32_t row, uint32_t w, uint32_t count) {
-        const uint64_t r = rows.first + row;
-        float v[UNIT];
-        tile::finished_unit(shared, row, w, biased, v);
-        store_pre(p, r * p.pre_stride + col + w, count, v);
-#pragma unroll
-        for (uint32_t i = 0; i < UNIT; ++i) {
-            v[i] = activate(activation, v[i]);
-        }
-        store_act(p, r * p.act_stride + col + w, count, v);
-    };
-    const auto gated = [&](uint32_t row, uint32_t w, uint32_t count) {
+    const uint32_t width = p.gated ? HALF : tile::COLS;
+    const auto each = [&](uint32_t row, uint32_t w, uint32_t count) {
         const uint64_t r = rows.first + row;
         const uint64_t index = r * p.pre_stride + col + w;
         float gate[UNIT];
-        tile::finished_unit(shared, row, w, biased, gate);
+        tile::finished_unit(shared, row, w, width, biased, gate);
         store_pre(p, index, count, gate);
+        // Without a gate the other factor is 1, which changes no bit.
         float up[UNIT];
-        tile::finished_unit(shared, row, tile::COLS / 2 + w, biased, up);
-        store_pre(p, index + p.intermediate, count, up);
 #pragma unroll
         for (uint32_t i = 0; i < UNIT; ++i) {
-            up[i] = __fmul_rn(activate(activation, gate[i]), up[i]);
+            up[i] = 1.0f;
         }
-        store_act(p, r * p.act_stride + col + w, count, up);
+        if (p.gated) {
+            tile::finished_unit(shared, row, HALF + w, width, biased, up);
+            store_pre(p, index + p.intermediate, count, up);
+        }
+        with_activation(activation, [&](auto tag) {
+#pragma unroll
+            for (uint32_t i = 0; i < UNIT; ++i) {
+                up[i] = __fmul_rn(activate(tag.VALUE, gate[i]), up[i]);
+            }
+        });
+        store_unit<UNIT>(p.act, r * p.act_stride + col + w, count, p.act_vector,
+                         narrow(up, static_cast<ElementType>(p.element_type)));
     };
-    if (p.gated) {
-        tile::each_unit<UNIT, tile::COLS / 2>(rows.count, col, p.intermediate, gated);
-    } else {
-        tile::each_unit<UNIT, tile::COLS>(rows.count, col, p.intermediate, plain);
-    }
+    tile::each_unit<UNIT>(rows.count, width, col, p.intermediate, each);
 }
 
 }  // namespace tollgate
@@ -83,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(tile::THREADS, 2)
     if (rows.count == 0) {
         return;
     }
-    const uint32_t width = p.gated ? tile::COLS / 2 : tile::COLS;
+    const uint32_t width = p.gated ? HALF : tile::COLS;
     const uint32_t col = blockIdx.x / p.row_tiles * width;
     const ElementType type = static_cast<ElementType>(p.element_type);
 

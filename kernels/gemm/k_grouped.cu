@@ -57,10 +57,10 @@ extern "C" __global__ void __launch_bounds__(tile::THREADS, 2)
                    });
 
     const uint64_t matrix = static_cast<uint64_t>(expert) * p.n + n_first;
-    tile::each_unit<WIDE_UNIT, tile::COLS>(
-        n_count, k_first, p.k, [&](uint32_t row, uint32_t w, uint32_t count) {
+    tile::each_unit<WIDE_UNIT>(
+        n_count, tile::COLS, k_first, p.k, [&](uint32_t row, uint32_t w, uint32_t count) {
             float v[WIDE_UNIT];
-            tile::read_unit(&shared.results[row][w], v);
+            tile::read_unit(&shared.results[row][w], tile::COLS, v);
             const uint64_t index = (matrix + row) * p.k + k_first + w;
             if (p.accumulate) {
                 float before[WIDE_UNIT];

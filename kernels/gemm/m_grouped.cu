@@ -2,8 +2,8 @@
 // A [M, depth], B [E, cols, depth], bias [E, cols], D [M, cols].
 //
 // A block computes one tile of one group. The grid has ceil(bound/ROWS) + E tiles of rows for each
-// strip of columns; surplus blocks find nothing and leave. Blocks of one strip follow each other, so
-// that they share its part of B in L2.
+// strip of columns; surplus blocks find nothing and leave. Blocks of one strip follow each other,
+// so that they share its part of B in L2.
 #include "tollgate/abi/gemm.h"
 #include "tollgate/gemm/finish.cuh"
 #include "tollgate/gemm/groups.cuh"

@@ -1,13 +1,14 @@
 // The backward of unpermute: gradients of the rows and of the routing weights in one pass.
 //
 // dy [T, H], rows [R, H] -> drows [R, H], dweights [A]: for the assignment a of token t with row r,
-// drows[r] = round(w_a * dy[t]) and dweights[a] = <dy[t], rows[r]> in f32.
+// drows[r] = round(w_a * dy[t]) and dweights[a] = <dy[t], rows[r]> in f32. T is f32, f16 or bf16.
+// *_unaligned: element by element, for rows that are not aligned to 16 bytes.
 //
 // A block takes a few tokens, so many that they have about one assignment for each of its warps
 // (tokens_per_block), and a warp one assignment after the other: its dot product has one order,
 // whatever else the block does. The tokens' dy go through shared memory, STEP lines at a time: they
-// are read from global memory once, not once an assignment. While a step is computed the next one's
-// dy is under way into registers, and the step's rows are loaded before the barrier.
+// are read from global memory once, not once an assignment. The next step's dy and rows are under way
+// into registers while a step is computed.
 //
 // Order of a dot product, with C columns in 16 bytes: 32 * C sums from 0, column j to sum j mod
 // 32 * C in ascending order by fused multiply-adds; then the upper half of the sums is added to the
@@ -24,6 +25,8 @@ inline constexpr uint32_t WARPS = THREADS / WARP;
 inline constexpr uint32_t STEP = 4;
 // One a warp: the warp loads its token's dy.
 inline constexpr uint32_t MAX_TOKENS = WARPS;
+
+static_assert(THREADS % WARP == 0);
 
 // Shared memory of a block.
 template <typename T, bool WIDE>
@@ -144,7 +147,7 @@ __device__ __forceinline__ uint32_t slot_of(const int32_t* offsets, uint32_t tok
     return slot;
 }
 
-// A pass over the assignments `first` and on, `end` not among them.
+// One pass: every warp its assignment, step by step.
 template <typename T, bool WIDE>
 __device__ __forceinline__ void run_pass(const RowGradientsParams& p,
                                          GradientsShared<T, WIDE>& shared, const Pass& pass) {
@@ -159,21 +162,21 @@ __device__ __forceinline__ void run_pass(const RowGradientsParams& p,
     T* drow = static_cast<T*>(p.drows) + mine.row * p.drows_stride;
 
     L next[STEP];
+    L values[STEP];
 #pragma unroll
     for (uint32_t l = 0; l < STEP; ++l) {
         if (loads_dy) {
             next[l].load(dy, l, p.hidden);
         }
+        if (active) {
+            values[l].load(row, l, p.hidden);
+        }
     }
     float sums[L::C] = {};
     uint32_t buffer = 0;
     for (uint64_t line = 0; line < lines; line += STEP) {
-        L values[STEP];
 #pragma unroll
         for (uint32_t l = 0; l < STEP; ++l) {
-            if (active) {
-                values[l].load(row, line + l, p.hidden);
-            }
             if (loads_dy) {
                 put<T, WIDE>(shared.dy[buffer][warp_id()][l], next[l], line + l, p.hidden);
             }
@@ -195,6 +198,7 @@ __device__ __forceinline__ void run_pass(const RowGradientsParams& p,
                 float value[L::C];
                 share.widen(gradient);
                 values[l].widen(value);
+                values[l].load(row, line + STEP + l, p.hidden);
                 float scaled[L::C];
 #pragma unroll
                 for (uint32_t i = 0; i < L::C; ++i) {

@@ -10,8 +10,9 @@
 //
 // A warp takes a token, or some lines of it where there are few tokens: LINES lines at a time, of
 // ROWS rows at a time. Every column is one lane's, so its sum runs in the order of the table and no
-// lane waits for another. LINES * ROWS loads of 16 bytes a lane are under way before the first is
-// used; with f16 and bf16 the sums take LINES * 8 registers, which is why it is not more.
+// lane waits for another. LINES * ROWS loads of 16 bytes a lane are under way; a row is asked for as
+// soon as its place is free. With f16 and bf16 the sums take LINES * 8 registers, which is why it is
+// not more.
 
 #include "tollgate/abi/permute.h"
 #include "tollgate/rows.cuh"
@@ -19,23 +20,42 @@
 namespace tollgate {
 
 inline constexpr uint32_t THREADS = 256;
-// Lines that a lane sums at a time.
-inline constexpr uint32_t LINES = 4;
+// Lines that a lane sums at a time; element by element they take more registers.
+template <bool WIDE>
+inline constexpr uint32_t LINES = WIDE ? 4 : 2;
 // Rows whose loads are under way together.
 inline constexpr uint32_t ROWS = 2;
 
 static_assert(THREADS % WARP == 0);
 static_assert(WARP % ROWS == 0);
 
+// Loads LINES lines of the row of assignment `number` of the `count` at hand, whose rows the lanes
+// hold. NO_ROW where there is none.
+template <typename T, bool WIDE>
+__device__ __forceinline__ uint32_t load_row(const SumRowsParams& p, uint32_t mine, uint32_t number,
+                                             uint32_t count, uint64_t line, uint64_t end,
+                                             Line<T, WIDE> (&lines)[LINES<WIDE>]) {
+    const uint32_t row = ptx::shfl_idx_u32(ptx::ALL_LANES, mine, number);
+    if (number >= count || row == NO_ROW) {
+        return NO_ROW;
+    }
+    const T* from = static_cast<const T*>(p.rows) + row * p.rows_stride;
+#pragma unroll
+    for (uint32_t l = 0; l < LINES<WIDE>; ++l) {
+        lines[l].load(from, line + l, end);
+    }
+    return row;
+}
+
 // The sums of LINES lines from `line` on; `end` is where the row ends, in columns.
 template <typename T, bool WIDE, bool WEIGHTED>
 __device__ __forceinline__ void sum_lines(const SumRowsParams& p, uint32_t token,
                                           Assignments of_token, uint64_t line, uint64_t end) {
     using L = Line<T, WIDE>;
-    float sums[LINES][L::C];
+    float sums[LINES<WIDE>][L::C];
     // Start: the addend, or 0.
 #pragma unroll
-    for (uint32_t l = 0; l < LINES; ++l) {
+    for (uint32_t l = 0; l < LINES<WIDE>; ++l) {
 #pragma unroll
         for (uint32_t i = 0; i < L::C; ++i) {
             sums[l][i] = 0.0f;
@@ -56,44 +76,37 @@ __device__ __forceinline__ void sum_lines(const SumRowsParams& p, uint32_t token
         }
         const uint32_t left = of_token.end - start;
         const uint32_t count = left < WARP ? left : WARP;
+        uint32_t row[ROWS];
+        L lines[ROWS][LINES<WIDE>];
+#pragma unroll
+        for (uint32_t r = 0; r < ROWS; ++r) {
+            row[r] = load_row(p, mine, r, count, line, end, lines[r]);
+        }
+#pragma unroll 1
         for (uint32_t first = 0; first < count; first += ROWS) {
-            uint32_t row[ROWS];
-            L lines[ROWS][LINES];
-#pragma unroll
-            for (uint32_t r = 0; r < ROWS; ++r) {
-                // Lanes behind the last assignment hold NO_ROW.
-                row[r] = ptx::shfl_idx_u32(ptx::ALL_LANES, mine, first + r);
-                const T* from = static_cast<const T*>(p.rows) + row[r] * p.rows_stride;
-#pragma unroll
-                for (uint32_t l = 0; l < LINES; ++l) {
-                    if (row[r] != NO_ROW) {
-                        lines[r][l].load(from, line + l, end);
-                    }
-                }
-            }
 #pragma unroll
             for (uint32_t r = 0; r < ROWS; ++r) {
                 const float weight = __uint_as_float(
                     ptx::shfl_idx_u32(ptx::ALL_LANES, __float_as_uint(my_weight), first + r));
-                if (row[r] == NO_ROW) {
-                    continue;
-                }
+                if (row[r] != NO_ROW) {
 #pragma unroll
-                for (uint32_t l = 0; l < LINES; ++l) {
-                    float values[L::C];
-                    lines[r][l].widen(values);
+                    for (uint32_t l = 0; l < LINES<WIDE>; ++l) {
+                        float values[L::C];
+                        lines[r][l].widen(values);
 #pragma unroll
-                    for (uint32_t i = 0; i < L::C; ++i) {
-                        sums[l][i] = WEIGHTED ? __fmaf_rn(weight, values[i], sums[l][i])
-                                              : __fadd_rn(values[i], sums[l][i]);
+                        for (uint32_t i = 0; i < L::C; ++i) {
+                            sums[l][i] = WEIGHTED ? __fmaf_rn(weight, values[i], sums[l][i])
+                                                  : __fadd_rn(values[i], sums[l][i]);
+                        }
                     }
                 }
+                row[r] = load_row(p, mine, first + r + ROWS, count, line, end, lines[r]);
             }
         }
     }
     T* to = static_cast<T*>(p.y) + token * p.y_stride;
 #pragma unroll
-    for (uint32_t l = 0; l < LINES; ++l) {
+    for (uint32_t l = 0; l < LINES<WIDE>; ++l) {
         L out;
         out.narrow(sums[l]);
         out.store(to, line + l, end);
@@ -111,7 +124,7 @@ __device__ __forceinline__ void sum_rows(const SumRowsParams& p) {
         assignments_of(p.token_offsets, task.token, p.max_assignments, p.status);
     const uint64_t end_of_task = task.end_line * L::COLUMNS;
     const uint64_t end = end_of_task < p.hidden ? end_of_task : p.hidden;
-    for (uint64_t line = task.first_line; line < task.end_line; line += LINES) {
+    for (uint64_t line = task.first_line; line < task.end_line; line += LINES<WIDE>) {
         sum_lines<T, WIDE, WEIGHTED>(p, task.token, of_token, line, end);
     }
 }

@@ -252,34 +252,50 @@ fn every_entry_is_registered() {
     }
 }
 
-/// The kernels that the registry writes out: entry and threads. Those behind a macro are not among
-/// them.
-fn written_kernels(registry: &str) -> Vec<(&str, &str)> {
-    registry
-        .split("Kernel = Kernel {")
-        .skip(1)
-        .filter_map(|rest| {
-            let (body, _) = rest.split_once('}')?;
-            let (_, entry) = body.split_once("entry: \"")?;
-            let (entry, _) = entry.split_once('"')?;
-            let (_, threads) = body.split_once("threads: ")?;
-            let (threads, _) = threads.split_once(',')?;
-            Some((entry, threads))
+/// Every entry that the registry's text spells out, with the threads that are spelled out after it,
+/// if they are: `entry: "tg_a", threads: 256`, `kernel("tg_a", 256)`, `A = "tg_a", 256;`.
+fn spelled_out(registry: &str) -> Vec<(&str, Option<u32>)> {
+    let literals = registry.split("\"tg_").skip(1);
+    literals
+        .filter_map(|rest| rest.split_once('"'))
+        // Alone it is the prefix, for a macro.
+        .filter(|(name, _)| !name.is_empty())
+        .map(|(name, rest)| {
+            let rest = rest.trim_start_matches(|c: char| c == ',' || c.is_whitespace());
+            let rest = rest.strip_prefix("threads:").unwrap_or(rest).trim_start();
+            let end = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len());
+            (name, rest[..end].parse().ok())
         })
         .collect()
 }
 
 #[test]
-fn blocks_are_as_large_as_the_kernels_are_compiled_for() {
+fn kernels_that_are_spelled_out_are_found() {
+    let text = "A: Kernel = Kernel {\n entry: \"tg_a\",\n threads: 64,\n};\n\
+                B: Kernel = kernel(&M, \"tg_b\", 128);\nC = \"tg_c\", 256;\n\
+                D = \"tg_d\", THREADS; concat!(\"tg_\", $name)";
+    let expected = [
+        ("a", Some(64)),
+        ("b", Some(128)),
+        ("c", Some(256)),
+        ("d", None),
+    ];
+    assert_eq!(spelled_out(text), expected);
+}
+
+#[test]
+fn the_registry_names_entries_and_their_block_sizes() {
     let registry = registry();
-    for (name, threads) in written_kernels(&registry) {
+    for (name, threads) in spelled_out(&registry) {
+        let name = format!("tg_{name}");
         let (module, entry) = modules()
             .flat_map(|module| images(module).map(move |(_, ptx)| (module, ptx)))
             .flat_map(|(module, ptx)| entries(ptx).into_iter().map(move |entry| (module, entry)))
             .find(|(_, entry)| entry.name == name)
-            .unwrap_or_else(|| panic!("the registry has {name}, and no module has such an entry"));
-        // Threads may be a constant's name: then nothing is known here.
-        if let (Ok(threads), Some(bound)) = (threads.parse::<u32>(), entry.max_threads) {
+            .unwrap_or_else(|| panic!("src/registry has {name}, and no module has such an entry"));
+        if let (Some(threads), Some(bound)) = (threads, entry.max_threads) {
             assert_eq!(
                 threads, bound,
                 "threads of {name} in {} (registry, PTX)",

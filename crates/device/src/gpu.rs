@@ -110,6 +110,7 @@ impl Gpu {
         Ok(Self::over(Arc::new(driver)))
     }
 
+    #[cfg(any(feature = "cuda", feature = "virtual"))]
     fn over(driver: Arc<dyn Driver>) -> Self {
         let stream = Stream::new(driver.clone(), driver.default_stream(), Owner::Borrowed);
         Self {

@@ -8,6 +8,11 @@
 //! The same code runs on both drivers. On the virtual GPU every access of every kernel is checked, and
 //! what the checks find is an error of the next [`Stream::synchronize`].
 
+/// The README's example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod buffer;
 mod driver;
 mod error;

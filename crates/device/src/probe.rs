@@ -171,7 +171,11 @@ fn loader_says() -> String {
     // SAFETY: as in `load`.
     match unsafe { libloading::Library::new(name) } {
         Ok(_) => "it is not there under the names that are tried".to_owned(),
-        Err(error) => error.to_string(),
+        // The loader's own words are its source.
+        Err(error) => match std::error::Error::source(&error) {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        },
     }
 }
 

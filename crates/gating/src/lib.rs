@@ -1,7 +1,8 @@
 //! Router logits to routing table: scores, selection, weights, losses; forward and backward.
 //!
 //! The four rooms: this file says what the operation is, [`mod@reference`] is its executable
-//! specification in f64, `cpu` is the fast implementation on the CPU, and [`gpu`] launches the kernels.
+//! specification in f64, `cpu` is the fast implementation on the CPU, and [`gpu`] launches the
+//! kernels.
 //!
 //! Shapes: logits and scores `[T, E]` f32 row-major; weights and their gradients `[A]`.
 
@@ -99,10 +100,12 @@ pub trait Gating {
         amount: f32,
         ctx: &StepContext,
         out: RowViewMut<'_, f32>,
-    ) -> Result<()>;
+    ) -> Result<()>
+    where
+        Self: Sized;
 
-    /// The way back through [`Gating::jitter`]: multiplies the gradient of its output `[T, H]` by the
-    /// factors, in place.
+    /// The way back through [`Gating::jitter`]: multiplies the gradient of its output `[T, H]` by
+    /// the factors, in place.
     ///
     /// # Errors
     /// As [`Gating::jitter`].
@@ -113,9 +116,9 @@ pub trait Gating {
         dx: RowViewMut<'_, f32>,
     ) -> Result<()>;
 
-    /// The consistency loss of stochastic experts (Zuo et al., ICLR 2022) between the logits `a` and
-    /// `b` `[N, V]` of two passes, and its gradients; what it does with padding, masks and faults is
-    /// said at [`losses::consistency`].
+    /// The consistency loss of stochastic experts (Zuo et al., ICLR 2022) between the logits `a`
+    /// and `b` `[N, V]` of two passes, and its gradients; what it does with padding, masks and
+    /// faults is said at [`losses::consistency`].
     ///
     /// # Errors
     /// Shapes that differ, more than 2^31 − 1 rows; an α that is negative or not finite. Nothing is

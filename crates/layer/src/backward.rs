@@ -5,7 +5,7 @@ use tollgate_gemm::{ExpertShape, Stacked};
 
 use crate::state::{Pass, Scratch, sized};
 use crate::work::Work;
-use crate::{Device, LayerGrads, LayerInputs, LayerState, LayerWeights, MoeLayer, Trace, jitter};
+use crate::{Device, LayerGrads, LayerInputs, LayerState, LayerWeights, MoeLayer, Trace};
 
 impl<D: Device> MoeLayer<D> {
     /// The gradient of `<dy, y> + balance loss + z loss` with respect to the input, the router and
@@ -265,7 +265,8 @@ impl<D: Device> MoeLayer<D> {
                 }
             }
             if let Some(amount) = self.jitter(ctx) {
-                jitter::scale(ctx, amount, h, dx);
+                let dx = RowViewMut::new(dx, t, h)?;
+                self.device.jitter_backward(amount, ctx, dx)?;
             }
             Ok(())
         })

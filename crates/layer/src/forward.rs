@@ -6,7 +6,7 @@ use tollgate_gemm::Stacked;
 
 use crate::state::{Pass, sized};
 use crate::work::Sizes;
-use crate::{Device, LayerInputs, LayerState, LayerWeights, MoeLayer, jitter};
+use crate::{Device, LayerInputs, LayerState, LayerWeights, MoeLayer};
 
 impl<D: Device> MoeLayer<D> {
     /// `y_t = Σ_{e ∈ S_t} w_e FFN_e(x_t)`; x and y `[T, H]`. A token without experts gets 0.
@@ -78,11 +78,15 @@ impl<D: Device> MoeLayer<D> {
         let mut logits = None;
         let mut noise_logits = None;
         if let (true, Some(router)) = (self.options.router.has_gate(), weights.router) {
-            let jittered = self.jitter(ctx).map(|amount| {
-                let out = sized(&mut state.router_input, t * h);
-                jitter::apply(ctx, amount, inputs.x, out);
-                &*out
-            });
+            let jittered = match self.jitter(ctx) {
+                Some(amount) => {
+                    let out = sized(&mut state.router_input, t * h);
+                    let rows = RowViewMut::new(&mut *out, t, h)?;
+                    self.device.jitter(inputs.x, amount, ctx, rows)?;
+                    Some(&*out)
+                }
+                None => None,
+            };
             let out = sized(&mut state.logits, t * e);
             let noise_out = noisy.then(|| sized(&mut state.noise_logits, t * e));
             state.trace.stage("router", sizes.router(), || {

@@ -24,7 +24,6 @@ mod backward;
 mod config;
 mod forward;
 pub mod gpu;
-mod jitter;
 mod place;
 pub mod reference;
 mod state;

@@ -1,6 +1,7 @@
 //! What a layer needs of the place it runs on.
 
 use tollgate_core::Cpu;
+use tollgate_device::Gpu;
 use tollgate_gating::Gating;
 use tollgate_gemm::{Experts, GroupedGemm};
 use tollgate_permute::Permute;
@@ -18,3 +19,7 @@ impl Device for Cpu {
         self.install(work)
     }
 }
+
+/// The host form: every operation copies its operands to the device and its results back. For tests
+/// and tools; [`DeviceLayer`](crate::gpu::DeviceLayer) is the layer that stays there.
+impl Device for Gpu {}

@@ -7,10 +7,10 @@
 
 use rayon::prelude::*;
 use tollgate_core::{Element, Error, Result, RowView, StepContext};
-use tollgate_gating::{GateInputs, GateState, reference as gating};
+use tollgate_gating::{GateInputs, GateState, jitter, reference as gating};
 use tollgate_gemm::{ExpertShape, ExpertWeights, reference as gemm};
 
-use crate::{LayerInputs, LayerWeights, MoeLayer, jitter};
+use crate::{LayerInputs, LayerWeights, MoeLayer};
 
 /// The parameters of a layer in f64, laid out as [`LayerWeights`].
 #[derive(Debug, Clone, PartialEq)]

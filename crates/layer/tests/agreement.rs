@@ -1,23 +1,49 @@
-//! The CPU's layer against the f64 reference: every router, every dtype, every named case.
+//! The host's layer, on the CPU and on every GPU, against the f64 reference: every router, every
+//! dtype, every named case.
 
 mod common;
 
 use common::check::check;
 use common::{Problem, routers, sized, wide};
+use tollgate::device::testing::devices;
 use tollgate::options::{Activation, Capacity, DropOrder, GateOptions, GatingDropout, Weights};
-use tollgate::{DropMode, Element, Router};
+use tollgate::{DropMode, Element, LayerState, Router};
 use tollgate_testkit::{Case, LogitKind, assert_same, edge_cases, run_all};
 
+/// The CPU's layer.
 fn agree<T: Element>(case: &Case, options: GateOptions, activation: Activation, gated: bool) {
-    let name = format!("{} {} {activation} gated {gated}", T::DTYPE, options.router);
     let problem = Problem::<T>::new(case, options, activation, gated);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        check(&problem, &problem.run(), &problem.reference());
-    }));
+    named(&problem, "cpu", || check(&problem, &problem.run(), &problem.reference()));
+}
+
+/// The CPU's layer, and the host form on every GPU.
+fn all_agree<T: Element>(case: &Case, options: GateOptions, activation: Activation, gated: bool) {
+    let problem = Problem::<T>::new(case, options, activation, gated);
+    let reference = problem.reference();
+    named(&problem, "cpu", || check(&problem, &problem.run(), &reference));
+    for (device, gpu) in devices() {
+        let layer = problem.layer.on(gpu.clone());
+        named(&problem, device, || {
+            check(&problem, &problem.run_on(&layer, LayerState::default()), &reference);
+        });
+    }
+}
+
+/// Runs a check; a panic names device and problem.
+fn named<T: Element>(problem: &Problem<T>, device: &str, check: impl FnOnce()) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
     if let Err(panic) = result {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        panic!("{name}: {}", text.unwrap_or_default());
+        let (shape, options) = (problem.layer.shape(), problem.layer.options());
+        panic!(
+            "{device}: {} {} {} gated {}: {}",
+            T::DTYPE,
+            options.router,
+            shape.activation,
+            shape.gated,
+            text.unwrap_or_default()
+        );
     }
 }
 
@@ -37,13 +63,29 @@ fn every_router_on_every_case() {
 }
 
 #[test]
+fn every_router_and_every_case_on_gpus() {
+    let case = sized(21, 8, 16, 12);
+    for router in routers(8) {
+        all_agree::<f32>(&case, GateOptions::new(router), Activation::Gelu, false);
+    }
+    run_all("layer", &edge_cases(), &[("host form", ())], |case, ()| {
+        let options = GateOptions::new(Router::Adaptive { tau: 0.3 });
+        all_agree::<f32>(case, options, Activation::Gelu, false);
+    });
+}
+
+#[test]
 fn every_dtype_activation_and_form() {
-    let case = sized(60, 8, 40, 24);
+    let (case, small) = (sized(60, 8, 40, 24), sized(12, 4, 16, 8));
     for activation in Activation::ALL {
         for gated in [false, true] {
             for router in ["adaptive:0.2", "topk:3", "thor", "expert-choice:8"] {
                 let options = GateOptions::new(router.parse().unwrap());
                 agree::<f32>(&case, options.clone(), *activation, gated);
+                if router == "topk:3" {
+                    all_agree::<half::f16>(&small, options.clone(), *activation, gated);
+                    all_agree::<half::bf16>(&small, options.clone(), *activation, gated);
+                }
                 agree::<half::f16>(&case, options.clone(), *activation, gated);
                 agree::<half::bf16>(&case, options, *activation, gated);
             }
@@ -53,24 +95,24 @@ fn every_dtype_activation_and_form() {
 
 #[test]
 fn every_weight_capacity_dropout_and_jitter() {
-    let case = sized(64, 8, 24, 16);
+    let case = sized(40, 8, 24, 16);
     for weights in Weights::ALL {
         let mut options = GateOptions::new(Router::Adaptive { tau: 0.3 });
         options.weights = Some(*weights);
         options.weight_scale = 2.5;
-        agree::<f32>(&case, options.clone(), Activation::Relu, false);
+        all_agree::<f32>(&case, options.clone(), Activation::Relu, false);
         options.jitter = 0.1;
-        agree::<f32>(&case, options.clone(), Activation::Silu, true);
+        all_agree::<f32>(&case, options.clone(), Activation::Silu, true);
         for order in DropOrder::ALL {
             options.capacity = Some(Capacity {
                 factor: 0.6,
                 order: *order,
             });
-            agree::<f32>(&case, options.clone(), Activation::Gelu, false);
+            all_agree::<f32>(&case, options.clone(), Activation::Gelu, false);
         }
         for mode in DropMode::ALL {
             options.gating_dropout = Some(GatingDropout::new(1.0, *mode));
-            agree::<f32>(&case, options.clone(), Activation::Gelu, false);
+            all_agree::<f32>(&case, options.clone(), Activation::Gelu, false);
         }
     }
 }

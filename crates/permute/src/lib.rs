@@ -2,7 +2,8 @@
 //!
 //! [`Permute::sort`] numbers the rows of a [`RoutingTable`], [`Permute::permute`] gathers the
 //! tokens into them and [`Permute::unpermute`] sums a token's rows with its routing weights; the
-//! two backward operations are their transposes. [`mod@reference`] says the same in f64.
+//! two backward operations are their transposes. [`mod@reference`] says the same in f64, and [`gpu`]
+//! does it in device memory, without the host knowing a size.
 //!
 //! Arithmetic is plain IEEE 754 throughout: a NaN or infinite weight reaches the outputs of its
 //! token (0 · ∞ is NaN), a sum of zeros from +0 is +0, products keep their sign of zero.
@@ -35,7 +36,9 @@ pub struct PermuteMaps {
 
 /// Permutation as an operation, implemented by each device. All memory belongs to the caller; the
 /// maps grow, to the largest table seen. On the CPU a thread keeps what it sorts and sums in beside
-/// them: at most 12 bytes an assignment of the largest table, and its counts.
+/// them: at most 12 bytes an assignment of the largest table, and its counts. A
+/// [`Gpu`](tollgate_device::Gpu) takes these host slices through buffers of its own, call by call: for
+/// data that is in device memory there are the functions of [`gpu`].
 ///
 /// Operations check whatever they index with before they write: lengths and shapes, every index
 /// that is followed, and that the maps count the same rows for every expert as the table does.

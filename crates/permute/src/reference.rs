@@ -21,7 +21,19 @@ use crate::PermuteMaps;
 /// # Errors
 /// The first invariant that the table breaks.
 pub fn sort<W>(table: &RoutingTable<W>) -> Result<PermuteMaps> {
+    sort_aligned(table, 1)
+}
+
+/// Numbers the rows as [`sort`] does, but lets every expert's rows start at a multiple of
+/// `row_alignment`: after an expert's rows come as many that belong to no token, −1 in
+/// `assignment_of_row` and `token_of_row`. `expert_offsets` count them.
+///
+/// # Errors
+/// As [`sort`]; an alignment of 0.
+pub fn sort_aligned<W>(table: &RoutingTable<W>, row_alignment: usize) -> Result<PermuteMaps> {
     table.validate()?;
+    let what = "the alignment of an expert's rows";
+    Error::check_range(what, row_alignment, 1, i32::MAX as usize)?;
     let mut maps = PermuteMaps {
         row_of_assignment: vec![0; table.num_assignments()],
         expert_offsets: vec![0],
@@ -37,7 +49,10 @@ pub fn sort<W>(table: &RoutingTable<W>) -> Result<PermuteMaps> {
                 }
             }
         }
-        maps.expert_offsets.push(maps.token_of_row.len() as i32);
+        let end = maps.token_of_row.len().next_multiple_of(row_alignment);
+        maps.assignment_of_row.resize(end, -1);
+        maps.token_of_row.resize(end, -1);
+        maps.expert_offsets.push(end as i32);
     }
     Ok(maps)
 }

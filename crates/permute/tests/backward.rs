@@ -3,27 +3,13 @@
 
 mod common;
 
-use common::{Device, MAX_K, cases, f64s, implementations, routed, sorted, widen};
+use common::{Device, f64s, implementations, routed, sorted, widen};
 use half::{bf16, f16};
 use tollgate_core::{DType, Element, RoutingTable};
 use tollgate_permute::{Permute, reference};
 use tollgate_testkit::{
     Case, Data, GuardedMatrix, Probe, Tolerance, assert_same, check_gradient, compare, edge_cases,
-    run_all,
 };
-
-/// Runs the check for every case, k, dtype and row padding.
-macro_rules! for_all {
-    ($name:literal, $check:ident) => {
-        run_all($name, &cases(), &implementations(), |case, device| {
-            for (max_k, pad) in MAX_K.into_iter().zip([0, 3, 5]) {
-                $check::<f32>(case, device, max_k, pad);
-                $check::<f16>(case, device, max_k, pad);
-                $check::<bf16>(case, device, max_k, pad);
-            }
-        });
-    };
-}
 
 fn magnitudes<T: Element>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| v.to_f64().abs()).collect()
@@ -305,7 +291,7 @@ fn reference_gradients_are_those_of_the_reference_forward() {
 #[test]
 fn permute_backward_is_the_transpose_of_permute() {
     for (_, device) in implementations() {
-        for case in cases() {
+        for case in device.cases() {
             let (table, _, maps) = routed(&case, 8);
             let (t, h, a) = (case.tokens, case.hidden, table.num_assignments());
             let x: Vec<f32> = case.data(1).integers(t * h, 20);

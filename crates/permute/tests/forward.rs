@@ -2,26 +2,11 @@
 
 mod common;
 
-use common::{Device, MAX_K, cases, f64s, implementations, routed, sorted, widen};
+use common::{Device, f64s, implementations, routed, sorted, widen};
 use half::{bf16, f16};
 use tollgate_core::{Element, RoutingTable};
 use tollgate_permute::{Permute, reference};
-use tollgate_testkit::{
-    Case, Data, GuardedMatrix, Tolerance, assert_close, assert_same, compare, run_all,
-};
-
-/// Runs the check for every case, k, dtype and row padding.
-macro_rules! for_all {
-    ($name:literal, $check:ident) => {
-        run_all($name, &cases(), &implementations(), |case, device| {
-            for (max_k, pad) in MAX_K.into_iter().zip([0, 3, 5]) {
-                $check::<f32>(case, device, max_k, pad);
-                $check::<f16>(case, device, max_k, pad);
-                $check::<bf16>(case, device, max_k, pad);
-            }
-        });
-    };
-}
+use tollgate_testkit::{Case, Data, GuardedMatrix, Tolerance, assert_close, assert_same, compare};
 
 #[test]
 fn permute_copies_every_row() {

@@ -2,21 +2,21 @@
 
 mod common;
 
-use common::{f64s, sorted, widen};
+use common::{Device, cpu, f64s, implementations, sorted, widen};
 use proptest::prelude::*;
-use tollgate_core::{Cpu, Error, Result, RoutingTable, RowView};
+use tollgate_core::{Error, Result, RoutingTable, RowView};
 use tollgate_permute::{Permute, PermuteMaps, reference};
 use tollgate_testkit::{GuardedMatrix, Tolerance, compare};
 
 /// Four tokens, three experts, five assignments, H = 2, and everything an operation takes.
 struct Setting {
-    cpu: Cpu,
+    device: Device,
     table: RoutingTable,
     maps: PermuteMaps,
 }
 
 impl Setting {
-    fn new() -> Self {
+    fn new(device: &Device) -> Self {
         let rows = [
             vec![(2, 0.5), (0, 0.25)],
             vec![],
@@ -26,7 +26,7 @@ impl Setting {
         let table = RoutingTable::from_rows(3, &rows).unwrap();
         let maps = sorted(&table);
         Self {
-            cpu: Cpu::new(1).unwrap(),
+            device: device.clone(),
             table,
             maps,
         }
@@ -45,18 +45,20 @@ impl Setting {
         };
 
         let mut rows = GuardedMatrix::poisoned(assignments, cols, 1);
-        let permute = self.cpu.permute(x.view(), maps, rows.view_mut());
+        let permute = self.device.permute(x.view(), maps, rows.view_mut());
         untouched(&permute, &rows);
         let mut y = GuardedMatrix::poisoned(tokens, cols, 1);
-        let unpermute = self.cpu.unpermute(given.view(), table, maps, y.view_mut());
+        let unpermute = self
+            .device
+            .unpermute(given.view(), table, maps, y.view_mut());
         untouched(&unpermute, &y);
         let mut dx = GuardedMatrix::poisoned(tokens, cols, 1);
         let permute_backward =
-            self.cpu
+            self.device
                 .permute_backward(given.view(), table, maps, None, dx.view_mut());
         untouched(&permute_backward, &dx);
         let mut drows = GuardedMatrix::poisoned(assignments, cols, 1);
-        let unpermute_backward = self.cpu.unpermute_backward(
+        let unpermute_backward = self.device.unpermute_backward(
             x.view(),
             given.view(),
             table,
@@ -91,200 +93,212 @@ const SIZES: (usize, usize, usize) = (4, 5, 2);
 
 #[test]
 fn right_arguments_are_accepted() {
-    Setting::new().refuse(SIZES, [""; 4]);
+    for (_, device) in implementations() {
+        Setting::new(&device).refuse(SIZES, [""; 4]);
+    }
 }
 
 #[test]
 fn wrong_numbers_of_rows_are_named() {
-    let s = Setting::new();
-    // More tokens than the maps name are legal for `permute`: not every token must be chosen.
-    s.refuse(
-        (6, 5, 2),
-        [
-            "",
-            "token matrix (T) is 6",
-            "(T) is 6, expected 4",
-            "(T) is 6",
-        ],
-    );
-    s.refuse(
-        (2, 5, 2),
-        [
-            "token_of_row[1] is 3, must be in 0..2",
-            "is 2",
-            "is 2",
-            "is 2",
-        ],
-    );
-    let four = "permuted matrix (A) is 4, expected 5";
-    s.refuse(
-        (4, 4, 2),
-        [four, four, four, "entries of dweights (A) is 4, expected 5"],
-    );
+    for (_, device) in implementations() {
+        let s = Setting::new(&device);
+        // More tokens than the maps name are legal for `permute`: not every token must be chosen.
+        s.refuse(
+            (6, 5, 2),
+            [
+                "",
+                "token matrix (T) is 6",
+                "(T) is 6, expected 4",
+                "(T) is 6",
+            ],
+        );
+        s.refuse(
+            (2, 5, 2),
+            [
+                "token_of_row[1] is 3, must be in 0..2",
+                "is 2",
+                "is 2",
+                "is 2",
+            ],
+        );
+        let four = "permuted matrix (A) is 4, expected 5";
+        s.refuse(
+            (4, 4, 2),
+            [four, four, four, "entries of dweights (A) is 4, expected 5"],
+        );
+    }
 }
 
 #[test]
 fn wrong_columns_and_lengths_are_named() {
-    let s = Setting::new();
-    let (x, rows) = (
-        GuardedMatrix::of(&[1f32; 8], 4, 2, 0),
-        GuardedMatrix::of(&[1f32; 15], 5, 3, 0),
-    );
-    let mut out = GuardedMatrix::<f32>::poisoned(5, 3, 0);
-    let e = s
-        .cpu
-        .permute(x.view(), &s.maps, out.view_mut())
-        .unwrap_err();
-    assert_eq!(
-        e.to_string(),
-        "columns of the permuted matrix (H) is 3, expected 2"
-    );
-    let mut y = GuardedMatrix::<f32>::poisoned(4, 2, 0);
-    let e = s
-        .cpu
-        .unpermute(rows.view(), &s.table, &s.maps, y.view_mut())
-        .unwrap_err();
-    assert_eq!(
-        e.to_string(),
-        "columns of the token matrix (H) is 2, expected 3"
-    );
-
-    let drows = GuardedMatrix::of(&[1f32; 10], 5, 2, 0);
-    let short = [0f32; 6];
-    for (addend, expected) in [
-        (
-            RowView::new(&short, 3, 2).unwrap(),
-            "rows of the addend (T) is 3, expected 4",
-        ),
-        (
-            RowView::new(&short[..4], 4, 1).unwrap(),
-            "columns of the addend (H) is 1, expected 2",
-        ),
-    ] {
+    for (_, device) in implementations() {
+        let s = Setting::new(&device);
+        let (x, rows) = (
+            GuardedMatrix::of(&[1f32; 8], 4, 2, 0),
+            GuardedMatrix::of(&[1f32; 15], 5, 3, 0),
+        );
+        let mut out = GuardedMatrix::<f32>::poisoned(5, 3, 0);
         let e = s
-            .cpu
-            .permute_backward(drows.view(), &s.table, &s.maps, Some(addend), y.view_mut())
+            .device
+            .permute(x.view(), &s.maps, out.view_mut())
             .unwrap_err();
-        assert_eq!(e.to_string(), expected);
+        assert_eq!(
+            e.to_string(),
+            "columns of the permuted matrix (H) is 3, expected 2"
+        );
+        let mut y = GuardedMatrix::<f32>::poisoned(4, 2, 0);
+        let e = s
+            .device
+            .unpermute(rows.view(), &s.table, &s.maps, y.view_mut())
+            .unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "columns of the token matrix (H) is 2, expected 3"
+        );
+
+        let drows = GuardedMatrix::of(&[1f32; 10], 5, 2, 0);
+        let short = [0f32; 6];
+        for (addend, expected) in [
+            (
+                RowView::new(&short, 3, 2).unwrap(),
+                "rows of the addend (T) is 3, expected 4",
+            ),
+            (
+                RowView::new(&short[..4], 4, 1).unwrap(),
+                "columns of the addend (H) is 1, expected 2",
+            ),
+        ] {
+            let e = s
+                .device
+                .permute_backward(drows.view(), &s.table, &s.maps, Some(addend), y.view_mut())
+                .unwrap_err();
+            assert_eq!(e.to_string(), expected);
+        }
+        let mut dweights = [0f32; 4];
+        let mut out = GuardedMatrix::<f32>::poisoned(5, 2, 0);
+        let e = s
+            .device
+            .unpermute_backward(
+                x.view(),
+                drows.view(),
+                &s.table,
+                &s.maps,
+                out.view_mut(),
+                &mut dweights,
+            )
+            .unwrap_err();
+        assert_eq!(e.to_string(), "entries of dweights (A) is 4, expected 5");
+        let mut narrow = GuardedMatrix::<f32>::poisoned(5, 1, 0);
+        let e = s
+            .device
+            .unpermute_backward(
+                x.view(),
+                drows.view(),
+                &s.table,
+                &s.maps,
+                narrow.view_mut(),
+                &mut [0.0; 5],
+            )
+            .unwrap_err();
+        assert!(
+            e.to_string()
+                .contains("gradient of the permuted matrix (H) is 1, expected 2"),
+            "{e}"
+        );
+        assert!(
+            [y.values("y"), out.values("out"), narrow.values("narrow")]
+                .iter()
+                .all(|m| m.iter().all(|v| v.is_nan()))
+        );
     }
-    let mut dweights = [0f32; 4];
-    let mut out = GuardedMatrix::<f32>::poisoned(5, 2, 0);
-    let e = s
-        .cpu
-        .unpermute_backward(
-            x.view(),
-            drows.view(),
-            &s.table,
-            &s.maps,
-            out.view_mut(),
-            &mut dweights,
-        )
-        .unwrap_err();
-    assert_eq!(e.to_string(), "entries of dweights (A) is 4, expected 5");
-    let mut narrow = GuardedMatrix::<f32>::poisoned(5, 1, 0);
-    let e = s
-        .cpu
-        .unpermute_backward(
-            x.view(),
-            drows.view(),
-            &s.table,
-            &s.maps,
-            narrow.view_mut(),
-            &mut [0.0; 5],
-        )
-        .unwrap_err();
-    assert!(
-        e.to_string()
-            .contains("gradient of the permuted matrix (H) is 1, expected 2"),
-        "{e}"
-    );
-    assert!(
-        [y.values("y"), out.values("out"), narrow.values("narrow")]
-            .iter()
-            .all(|m| m.iter().all(|v| v.is_nan()))
-    );
 }
 
 #[test]
 fn maps_out_of_range_are_named_by_whoever_follows_them() {
-    let mut s = Setting::new();
-    s.maps.token_of_row[3] = 4;
-    let named = "token_of_row[3] is 4, must be in 0..4";
-    s.refuse(SIZES, [named, "", "", named]);
+    for (_, device) in implementations() {
+        let mut s = Setting::new(&device);
+        s.maps.token_of_row[3] = 4;
+        let named = "token_of_row[3] is 4, must be in 0..4";
+        s.refuse(SIZES, [named, "", "", named]);
 
-    let mut s = Setting::new();
-    s.maps.row_of_assignment[2] = -1;
-    let named = "row_of_assignment[2] is -1, must be in 0..5";
-    s.refuse(SIZES, ["", named, named, named]);
+        let mut s = Setting::new(&device);
+        s.maps.row_of_assignment[2] = -1;
+        let named = "row_of_assignment[2] is -1, must be in 0..5";
+        s.refuse(SIZES, ["", named, named, named]);
 
-    let mut s = Setting::new();
-    s.maps.assignment_of_row[4] = 5;
-    s.refuse(
-        SIZES,
-        ["", "", "", "assignment_of_row[4] is 5, must be in 0..5"],
-    );
+        let mut s = Setting::new(&device);
+        s.maps.assignment_of_row[4] = 5;
+        s.refuse(
+            SIZES,
+            ["", "", "", "assignment_of_row[4] is 5, must be in 0..5"],
+        );
 
-    let mut s = Setting::new();
-    s.maps.assignment_of_row.pop();
-    s.refuse(
-        SIZES,
-        ["entries of assignment_of_row (A) is 4, expected 5"; 4],
-    );
+        let mut s = Setting::new(&device);
+        s.maps.assignment_of_row.pop();
+        s.refuse(
+            SIZES,
+            ["entries of assignment_of_row (A) is 4, expected 5"; 4],
+        );
+    }
 }
 
 #[test]
 fn maps_of_another_table_are_refused() {
-    let mut s = Setting::new();
-    s.maps.expert_offsets[1] = 2;
-    let named = "maps with expert_offsets[1] = 2 cannot be combined with a table with \
+    for (_, device) in implementations() {
+        let mut s = Setting::new(&device);
+        s.maps.expert_offsets[1] = 2;
+        let named = "maps with expert_offsets[1] = 2 cannot be combined with a table with \
                  expert_offsets[1] = 1";
-    s.refuse(SIZES, ["", named, named, named]);
+        s.refuse(SIZES, ["", named, named, named]);
 
-    let mut s = Setting::new();
-    s.maps.expert_offsets.push(5);
-    let named = "entries of maps.expert_offsets (E+1) is 5, expected 4";
-    s.refuse(SIZES, ["", named, named, named]);
+        let mut s = Setting::new(&device);
+        s.maps.expert_offsets.push(5);
+        let named = "entries of maps.expert_offsets (E+1) is 5, expected 4";
+        s.refuse(SIZES, ["", named, named, named]);
 
-    // Where every row must be written once, two assignments on one row are refused …
-    let mut s = Setting::new();
-    s.maps.row_of_assignment[0] = s.maps.row_of_assignment[2];
-    s.refuse(SIZES, ["", "", "", "the two maps must be inverses"]);
+        // Where every row must be written once, two assignments on one row are refused …
+        let mut s = Setting::new(&device);
+        s.maps.row_of_assignment[0] = s.maps.row_of_assignment[2];
+        s.refuse(SIZES, ["", "", "", "the two maps must be inverses"]);
 
-    // … and so is a row of the wrong token.
-    let mut s = Setting::new();
-    s.maps.token_of_row[0] = 3;
-    s.refuse(
-        SIZES,
-        [
-            "",
-            "",
-            "",
-            "a table in which token 3 does not own assignment 1",
-        ],
-    );
+        // … and so is a row of the wrong token.
+        let mut s = Setting::new(&device);
+        s.maps.token_of_row[0] = 3;
+        s.refuse(
+            SIZES,
+            [
+                "",
+                "",
+                "",
+                "a table in which token 3 does not own assignment 1",
+            ],
+        );
+    }
 }
 
 #[test]
 fn tables_are_checked_for_what_is_followed() {
-    let mut s = Setting::new();
-    s.table.token_offsets[1] = 3;
-    let named = "token_offsets[2] is 2, below its predecessor 3";
-    s.refuse(SIZES, ["", named, named, named]);
+    for (_, device) in implementations() {
+        let mut s = Setting::new(&device);
+        s.table.token_offsets[1] = 3;
+        let named = "token_offsets[2] is 2, below its predecessor 3";
+        s.refuse(SIZES, ["", named, named, named]);
 
-    let mut s = Setting::new();
-    s.table.routing_weights.pop();
-    let named = "routing_weights has 4 entries, expert_indices has 5";
-    s.refuse(SIZES, ["", named, named, named]);
+        let mut s = Setting::new(&device);
+        s.table.routing_weights.pop();
+        let named = "routing_weights has 4 entries, expert_indices has 5";
+        s.refuse(SIZES, ["", named, named, named]);
 
-    // Expert indices are not followed once the maps exist.
-    let mut s = Setting::new();
-    s.table.expert_indices.fill(-1);
-    s.refuse(SIZES, [""; 4]);
+        // Expert indices are not followed once the maps exist.
+        let mut s = Setting::new(&device);
+        s.table.expert_indices.fill(-1);
+        s.refuse(SIZES, [""; 4]);
+    }
 }
 
 #[test]
 fn the_reference_refuses_without_panicking() {
-    let s = Setting::new();
+    let s = Setting::new(&cpu(1));
     let table = widen(&s.table);
     let (x, rows) = (vec![1f64; 8], vec![1f64; 10]);
     let shape = |e: Error| assert!(matches!(e, Error::Shape { .. }), "{e}");
@@ -402,9 +416,8 @@ proptest! {
     /// Sorting agrees with validation and with the reference, and writes only on success.
     #[test]
     fn sort_accepts_exactly_the_valid_tables(table in any_table(), before in any_maps()) {
-        let cpu = Cpu::new(1).unwrap();
         let mut maps = before.clone();
-        let outcome = cpu.sort(&table, &mut maps);
+        let outcome = cpu(1).sort(&table, &mut maps);
         prop_assert_eq!(&outcome, &table.validate());
         match reference::sort(&table) {
             Ok(expected) => prop_assert_eq!(maps, expected),
@@ -422,14 +435,13 @@ proptest! {
         resize in any::<bool>(),
         cols in 0..4usize,
     ) {
-        let cpu = Cpu::new(1).unwrap();
         let mut maps = wild;
         if from_sort {
-            let _ = cpu.sort(&table, &mut maps);
+            let _ = cpu(1).sort(&table, &mut maps);
         }
         let tokens = if resize { tokens } else { table.num_tokens() };
         let assignments = if resize { maps.token_of_row.len() } else { table.num_assignments() };
-        let s = Setting { cpu, table, maps };
+        let s = Setting { device: cpu(1), table, maps };
         let accepted = s.all(tokens, assignments, cols).map(|r| r.is_ok());
         if accepted[0] {
             prop_assert!(reference::permute(&vec![1.0; tokens * cols], cols, &s.maps).is_ok());
@@ -440,7 +452,7 @@ proptest! {
             let values: Vec<f32> = (0..assignments * cols).map(|i| i as f32).collect();
             let rows = GuardedMatrix::of(&values, assignments, cols, 0);
             let mut y = GuardedMatrix::<f32>::poisoned(tokens, cols, 0);
-            s.cpu.unpermute(rows.view(), &s.table, &s.maps, y.view_mut()).unwrap();
+            s.device.unpermute(rows.view(), &s.table, &s.maps, y.view_mut()).unwrap();
             let exact = widen(&s.table);
             if let Ok(expected) = reference::unpermute(&f64s(&values), cols, &exact, &s.maps) {
                 let magnitude = reference::unpermute(

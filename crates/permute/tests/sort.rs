@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{MAX_K, cpu, gpus, implementations};
+use common::{MAX_K, cpu, implementations};
 use tollgate_core::{Cpu, RoutingTable};
 use tollgate_permute::{Permute, PermuteMaps, reference};
 use tollgate_testkit::{Data, gate_cases, run_all};

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{files, gpu};
+use crate::files;
+use crate::gpu::programs;
 
 /// The package of the driver library.
 const PACKAGE: &str = "tollgate-vgpu-driver";
@@ -33,36 +34,58 @@ pub fn run(root: &Path) -> Result<String, String> {
             .map_err(|e| format!("{} to {}: {e}", library.display(), place.display()))?;
     }
 
-    let mut command = cargo(root);
-    command.args(["test", "--features", gpu::bundle::FEATURES]);
-    for package in TESTED {
-        command.args(["-p", package]);
+    let mut programs = Vec::new();
+    for program in programs::build(root, TESTED, &[])? {
+        if !program.bench && program.asks_for_devices()? {
+            programs.push(program);
+        }
     }
-    let status = command
-        .env("LD_LIBRARY_PATH", search_path(&folder))
-        .env("TOLLGATE_TEST_DEVICES", "cuda")
-        // What the virtual GPU finds while it checks a kernel is an error of the next call.
-        .env("TOLLGATE_VGPU_ON_REPORT", "fail")
-        .status()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if status.success() {
+    for package in TESTED {
+        if !programs.iter().any(|program| program.package == *package) {
+            return Err(format!("no test of {package} asks for devices"));
+        }
+    }
+    let mut failed = Vec::new();
+    for program in &programs {
+        println!("{} on {FOLDER}", program.name());
+        let status = Command::new(&program.path)
+            .arg("--quiet")
+            // Those of the device crate that start programs on the library by themselves.
+            .args(["--skip", "programs::", "--skip", "second_run::"])
+            .current_dir(&program.folder)
+            .env("LD_LIBRARY_PATH", search_path(&folder))
+            .env("TOLLGATE_TEST_DEVICES", "cuda")
+            // What the virtual GPU finds while it checks a kernel is an error of the next wait.
+            .env("TOLLGATE_VGPU_ON_REPORT", "fail")
+            .status()
+            .map_err(|e| format!("{}: {e}", program.path.display()))?;
+        if !status.success() {
+            failed.push(format!("{}: {status}", program.name()));
+        }
+    }
+    if failed.is_empty() {
         Ok(format!(
-            "tests of {} packages passed through the driver's interface, on {FOLDER}",
-            TESTED.len()
+            "{} test programs passed through the driver's interface",
+            programs.len()
         ))
     } else {
         Err(format!(
-            "tests through the driver's interface: {status}; one of them alone runs with \
+            "through the driver's interface {} of {} test programs failed:\n{}\nto run one: \
              LD_LIBRARY_PATH={} TOLLGATE_TEST_DEVICES=cuda cargo test --features {} -p PACKAGE",
+            failed.len(),
+            programs.len(),
+            failed.join("\n"),
             folder.display(),
-            gpu::bundle::FEATURES
+            programs::FEATURES
         ))
     }
 }
 
 /// Builds the driver library, and says where it is.
 fn built_library(root: &Path) -> Result<PathBuf, String> {
-    let output = cargo(root)
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root)
         .args(["build", "--lib", "-p", PACKAGE])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
@@ -95,13 +118,6 @@ fn search_path(folder: &Path) -> OsString {
         path.push(rest);
     }
     path
-}
-
-fn cargo(root: &Path) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.current_dir(root);
-    command
 }
 
 #[cfg(test)]

@@ -32,6 +32,30 @@ __device__ __forceinline__ float twice_tanh_argument(float v) {
 
 }  // namespace detail
 
+// Calls `body` with the activation as a constant: one question a call, none an element.
+template <Activation ACTIVATION>
+struct ActivationTag {
+    static constexpr Activation VALUE = ACTIVATION;
+};
+
+template <class Body>
+__device__ __forceinline__ void with_activation(Activation activation, Body body) {
+    switch (activation) {
+        case Activation::Relu:
+            body(ActivationTag<Activation::Relu>{});
+            break;
+        case Activation::Gelu:
+            body(ActivationTag<Activation::Gelu>{});
+            break;
+        case Activation::GeluTanh:
+            body(ActivationTag<Activation::GeluTanh>{});
+            break;
+        default:
+            body(ActivationTag<Activation::Silu>{});
+            break;
+    }
+}
+
 // act(v).
 __device__ __forceinline__ float activate(Activation activation, float v) {
     switch (activation) {

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "tollgate/ptx/select.cuh"
+
 namespace tollgate {
 
 namespace detail {
@@ -62,11 +64,11 @@ __device__ __forceinline__ float exp(float x) {
 
 // exp of a number that is not positive, or NaN: the same bits with less care.
 __device__ __forceinline__ float exp_of_nonpositive(float x) {
-    const float clamped = x < detail::EXP_LOWEST ? detail::EXP_LOWEST : x;
-    const detail::ExpFactors f = detail::exp_factors(clamped);
+    // What the factors are of an x below is replaced in the end.
+    const detail::ExpFactors f = detail::exp_factors(x);
     // The low bits of ROUND are 0: what is shifted out of the word is its exponent.
     const float scale = __uint_as_float((__float_as_uint(f.shifted) << 23) + (127u << 23));
-    return x < detail::EXP_LOWEST ? 0.0f : __fmul_rn(f.power, scale);
+    return ptx::zero_if_less(x, detail::EXP_LOWEST, __fmul_rn(f.power, scale));
 }
 
 // 1 / (1 + e^-x).

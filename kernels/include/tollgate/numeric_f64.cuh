@@ -1,6 +1,6 @@
-// Elementary functions in f64, where results are rounded to f32 in the end: random normals, softplus,
-// the consistency loss. Power series and exact reductions; no library, so that every device computes the
-// same bits. Errors are a few units of 2^-53.
+// Elementary functions in f64, where results are rounded to f32 in the end: random normals,
+// softplus, the consistency loss. Power series and exact reductions; no library, so that every
+// device computes the same bits. Errors are a few units of 2^-53.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@ namespace tollgate {
 
 namespace detail {
 
-// 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...) for |s| <= 0.172. s^2 <= 0.0295: the first term left out
-// is below 2^-57.
+// 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...) for |s| <= 0.172. s^2 <= 0.0295: the first term left
+// out is below 2^-57.
 __device__ __forceinline__ double twice_artanh(double s) {
     const double u = __dmul_rn(s, s);
     double p = 1.0 / 21.0;

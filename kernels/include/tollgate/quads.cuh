@@ -14,8 +14,8 @@ struct Quad {
     bool inside;
 };
 
-// Threads are counted along the rows. Their number may exceed 2^32; division by the quads of a row is
-// 64 bits wide only then.
+// Threads are counted along the rows. Their number may exceed 2^32; division by the quads of a row
+// is 64 bits wide only then.
 __device__ __forceinline__ Quad quad_of(uint32_t rows, uint32_t columns) {
     const uint32_t quads = columns / 4 + (columns % 4 != 0 ? 1 : 0);
     const uint64_t total = static_cast<uint64_t>(rows) * quads;
@@ -33,9 +33,9 @@ __device__ __forceinline__ Quad quad_of(uint32_t rows, uint32_t columns) {
     return q;
 }
 
-// Four floats of the row that starts at `row`; 0 where there is no column. `wide`: rows are aligned to
-// 16 bytes, and their lengths are multiples of 4. The matrix may be the one that is written: a thread
-// reads its elements before it writes them.
+// Four floats of the row that starts at `row`; 0 where there is no column. `wide`: rows are aligned
+// to 16 bytes, and their lengths are multiples of 4. The matrix may be the one that is written: a
+// thread reads its elements before it writes them.
 __device__ __forceinline__ float4 load_quad(const Quad& q, const float* row, bool wide) {
     const float* at = row + q.column;
     if (wide) {

@@ -49,7 +49,8 @@ struct Words<__half> {
         out[1] = widen_one(static_cast<uint16_t>(word >> 16));
     }
     __device__ __forceinline__ static uint32_t narrow(const float* v) {
-        return narrow_one(v[0]) | static_cast<uint32_t>(narrow_one(v[1])) << 16;
+        const __half2 pair = __floats2half2_rn(v[0], v[1]);
+        return __half_as_ushort(pair.x) | static_cast<uint32_t>(__half_as_ushort(pair.y)) << 16;
     }
     __device__ __forceinline__ static float widen_one(Bits bits) {
         return __half2float(__ushort_as_half(bits));

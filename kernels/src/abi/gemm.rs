@@ -1,7 +1,7 @@
 //! Parameter structs of the gemm kernels.
 //!
-//! Group e is rows `offsets[e]..offsets[e+1]` of the ragged operands. `rows` is only a bound: rows at
-//! or behind `offsets[experts]` are neither read nor written. Strides count elements. A field
+//! Group e is rows `offsets[e]..offsets[e+1]` of the ragged operands. `rows` is only a bound: rows
+//! at or behind `offsets[experts]` are neither read nor written. Strides count elements. A field
 //! `*_vector` is 1 where every row starts at a multiple of 16 bytes.
 
 use super::{Abi, DevicePtr, Struct, abi_struct};

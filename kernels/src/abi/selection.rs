@@ -12,11 +12,14 @@ pub const STRUCTS: &[Struct] = &[
     NoiseBackwardParams::STRUCT,
     JitterParams::STRUCT,
     ConsistencyParams::STRUCT,
+    QuotaParams::STRUCT,
+    CapacityParams::STRUCT,
+    ChoiceParams::STRUCT,
 ];
 
 abi_struct! {
-    /// Parameters of `tg_finish_reduce` and `tg_finish`: from what blocks of tokens left behind to the
-    /// routing table and the losses.
+    /// Parameters of `tg_finish_reduce` and `tg_finish`: from what blocks of tokens left behind to
+    /// the routing table and the losses.
     pub struct FinishParams {
         /// `[T·k_max]` experts, −1 where a slot is empty; null: they stand in `expert_indices`.
         pub slot_experts: DevicePtr = "const int32_t*",
@@ -72,14 +75,14 @@ abi_struct! {
         pub reduced: u32 = "uint32_t",
         /// 1 when the coin is tossed once a step for all layers.
         pub coin_per_step: u32 = "uint32_t",
-        /// 0.
-        pub reserved: u32 = "uint32_t",
+        /// 1 when whoever selected has put the assignments in place and written `token_offsets`.
+        pub in_place: u32 = "uint32_t",
     }
 }
 
 abi_struct! {
-    /// Parameters of `tg_draw_experts` (`draw.ptx`, which names these offsets): an expert drawn for every
-    /// token.
+    /// Parameters of `tg_draw_experts` (`draw.ptx`, which names these offsets): an expert drawn for
+    /// every token.
     pub struct DrawParams {
         /// Where training stands.
         pub step: DevicePtr = "const StepBlock*",
@@ -135,8 +138,8 @@ abi_struct! {
         pub reserved: u32 = "uint32_t",
     }
 
-    /// Parameters of `tg_count_experts`: counts and histograms of blocks of 1024 tokens with one expert
-    /// each.
+    /// Parameters of `tg_count_experts`: counts and histograms of blocks of 1024 tokens with one
+    /// expert each.
     pub struct CountParams {
         /// `[T]`.
         pub expert_indices: DevicePtr = "const int32_t*",
@@ -206,7 +209,8 @@ abi_struct! {
         pub reserved: u32 = "uint32_t",
     }
 
-    /// Parameters of `tg_jitter_f32`, `tg_jitter_f16` and `tg_jitter_bf16`: rows times U(1 ± amount).
+    /// Parameters of `tg_jitter_f32`, `tg_jitter_f16` and `tg_jitter_bf16`: rows times U(1 ±
+    /// amount).
     pub struct JitterParams {
         /// Where training stands.
         pub step: DevicePtr = "const StepBlock*",
@@ -264,7 +268,154 @@ abi_struct! {
         pub columns: u32 = "uint32_t",
         /// 1 when all rows are aligned to 16 bytes and V is a multiple of 4.
         pub wide: u32 = "uint32_t",
+        /// 1 when rows wait in dynamic shared memory.
+        pub waits: u32 = "uint32_t",
+    }
+}
+
+abi_struct! {
+    /// Parameters of `tg_quota_resolve` and `tg_quota_scan`: where the experts' quotas end.
+    pub struct QuotaParams {
+        /// `[256, E]` claims by the value of a digit of their merit; cleared.
+        pub histogram: DevicePtr = "uint32_t*",
+        /// `[E]` the digits of the threshold so far.
+        pub threshold: DevicePtr = "uint32_t*",
+        /// `[E]` claims with that threshold that are served; all ones: all of them.
+        pub remaining: DevicePtr = "uint32_t*",
+        /// `[chunks, E]`.
+        pub tie_counts: DevicePtr = "uint32_t*",
+        /// E.
+        pub num_experts: u32 = "uint32_t",
+        /// Chunks.
+        pub num_chunks: u32 = "uint32_t",
+        /// Claims of an expert that are served.
+        pub quota: u32 = "uint32_t",
+        /// 1 at the first digit.
+        pub first: u32 = "uint32_t",
+        /// Digits below this one.
+        pub digits_left: u32 = "uint32_t",
         /// 0.
         pub reserved: u32 = "uint32_t",
+    }
+
+    /// Parameters of the kernels of `capacity.cu`: from a selection to the table that experts have
+    /// room for.
+    pub struct CapacityParams {
+        /// `[T+1]` of the selection.
+        pub token_offsets: DevicePtr = "const int32_t*",
+        /// `[A]` of the selection.
+        pub expert_indices: DevicePtr = "const int32_t*",
+        /// `[A]` of the selection.
+        pub routing_weights: DevicePtr = "const float*",
+        /// `[E+1]` of the selection.
+        pub expert_offsets: DevicePtr = "const int32_t*",
+        /// `[T+1]` of the table.
+        pub table_token_offsets: DevicePtr = "int32_t*",
+        /// `[A]` of the table.
+        pub table_expert_indices: DevicePtr = "int32_t*",
+        /// `[A]` of the table.
+        pub table_routing_weights: DevicePtr = "float*",
+        /// `[E+1]` of the table.
+        pub table_expert_offsets: DevicePtr = "int32_t*",
+        /// `[A]` position in the selection of every assignment of the table.
+        pub kept: DevicePtr = "int32_t*",
+        /// Bad indices are reported here.
+        pub status: DevicePtr = "StatusBlock*",
+        /// `[A]`.
+        pub merits: DevicePtr = "uint32_t*",
+        /// `[256, E]`.
+        pub histogram: DevicePtr = "uint32_t*",
+        /// `[E]`.
+        pub threshold: DevicePtr = "uint32_t*",
+        /// `[E]`.
+        pub remaining: DevicePtr = "uint32_t*",
+        /// `[chunks, E]`.
+        pub tie_counts: DevicePtr = "uint32_t*",
+        /// `[A/32]` a bit an assignment.
+        pub stays: DevicePtr = "uint32_t*",
+        /// `[A/32]` those who stay of the chunk before the word.
+        pub words_before: DevicePtr = "uint32_t*",
+        /// `[chunks+1]` those who stay of every chunk, then their prefix sums.
+        pub chunk_kept: DevicePtr = "uint32_t*",
+        /// T.
+        pub num_tokens: u32 = "uint32_t",
+        /// E.
+        pub num_experts: u32 = "uint32_t",
+        /// The bound of A.
+        pub max_assignments: u32 = "uint32_t",
+        /// Rows that an expert may have.
+        pub rows_per_expert: u32 = "uint32_t",
+        /// Assignments of a chunk, a multiple of 32.
+        pub chunk: u32 = "uint32_t",
+        /// Chunks.
+        pub num_chunks: u32 = "uint32_t",
+        /// The merit of a first choice.
+        pub largest_merit: u32 = "uint32_t",
+        /// Bits below the digit that is counted.
+        pub shift: u32 = "uint32_t",
+        /// 1 at the first digit.
+        pub first: u32 = "uint32_t",
+        /// 0.
+        pub reserved: u32 = "uint32_t",
+    }
+}
+
+abi_struct! {
+    /// Parameters of the kernels of `expert_choice.cu`: every expert takes the best of its column.
+    pub struct ChoiceParams {
+        /// `[T, E]`, rows side by side; NaN in faulty rows.
+        pub scores: DevicePtr = "const float*",
+        /// `[T, E]` that the scores were made from.
+        pub logits: DevicePtr = "const float*",
+        /// Elements from row to row.
+        pub logits_stride: u64 = "uint64_t",
+        /// `[1]` not 0 on a dropped step; null where none can be.
+        pub dropped: DevicePtr = "const uint32_t*",
+        /// `[T]` the expert that runs on a dropped step; −1 for none.
+        pub local_experts: DevicePtr = "const int32_t*",
+        /// `[T]` its weight.
+        pub local_weights: DevicePtr = "const float*",
+        /// `[256, E]`.
+        pub histogram: DevicePtr = "uint32_t*",
+        /// `[E]`.
+        pub threshold: DevicePtr = "const uint32_t*",
+        /// `[E]`.
+        pub remaining: DevicePtr = "const uint32_t*",
+        /// `[B, E]`.
+        pub tie_counts: DevicePtr = "uint32_t*",
+        /// `[T, W]` a bit for every expert that takes the token.
+        pub masks: DevicePtr = "uint32_t*",
+        /// `[B+1]` assignments of every block of tokens; prefix sums with `reduced`.
+        pub block_counts: DevicePtr = "int32_t*",
+        /// `[B, E]`; may be `tie_counts`.
+        pub block_histogram: DevicePtr = "int32_t*",
+        /// `[B, E]` the load; null where it is counted elsewhere.
+        pub load_histogram: DevicePtr = "int32_t*",
+        /// `[T+1]`, T written.
+        pub token_offsets: DevicePtr = "int32_t*",
+        /// `[A]`.
+        pub expert_indices: DevicePtr = "int32_t*",
+        /// `[A]`.
+        pub routing_weights: DevicePtr = "float*",
+        /// T.
+        pub num_tokens: u32 = "uint32_t",
+        /// E.
+        pub num_experts: u32 = "uint32_t",
+        /// Tokens of a block, at most 1024.
+        pub tokens_per_block: u32 = "uint32_t",
+        /// W.
+        pub words: u32 = "uint32_t",
+        /// Bits below the digit that is counted.
+        pub shift: u32 = "uint32_t",
+        /// 1 at the first digit.
+        pub first: u32 = "uint32_t",
+        /// 1 when `block_counts` are prefix sums.
+        pub reduced: u32 = "uint32_t",
+        /// 1 when the load is the tokens that one expert took alone, else all assignments.
+        pub load_singles: u32 = "uint32_t",
+        /// 1 when weights are renormalised over a token's experts.
+        pub selected: u32 = "uint32_t",
+        /// On every weight.
+        pub weight_scale: f32 = "float",
     }
 }

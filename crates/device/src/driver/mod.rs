@@ -91,6 +91,7 @@ pub(crate) trait Driver: Send + Sync {
     fn copy(&self, stream: RawStream, to: u64, from: u64, bytes: u64) -> Result<()>;
     fn fill(&self, stream: RawStream, ptr: u64, byte: u8, bytes: u64) -> Result<()>;
 
+    #[cfg(any(feature = "cuda", feature = "virtual"))]
     fn default_stream(&self) -> RawStream;
     fn create_stream(&self) -> Result<RawStream>;
     fn destroy_stream(&self, stream: RawStream);

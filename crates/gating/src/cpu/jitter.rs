@@ -50,10 +50,14 @@ fn for_rows(cpu: &Cpu, rows: RowViewMut<'_, f32>, work: impl Fn(usize, &mut [f32
     let elems = rows.rows() * rows.cols();
     let blocks: Vec<_> = rows.chunks(BLOCK_ROWS).into_iter().enumerate().collect();
     Team::enter(cpu, elems, |team| {
-        team.run(blocks, || (), |(), (b, mut rows)| {
-            for r in 0..rows.rows() {
-                work(b * BLOCK_ROWS + r, rows.row_mut(r));
-            }
-        });
+        team.run(
+            blocks,
+            || (),
+            |(), (b, mut rows)| {
+                for r in 0..rows.rows() {
+                    work(b * BLOCK_ROWS + r, rows.row_mut(r));
+                }
+            },
+        );
     });
 }

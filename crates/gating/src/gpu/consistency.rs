@@ -6,16 +6,14 @@ use tollgate_device::{
     Workspace, WorkspaceLayout,
 };
 use tollgate_kernels::abi::selection::ConsistencyParams;
-use tollgate_kernels::registry::selection::{
-    CONSISTENCY_BLOCK, CONSISTENCY_SUM, CONSISTENCY_WARP,
-};
+use tollgate_kernels::registry::selection::{CONSISTENCY_BLOCK, CONSISTENCY_SUM, CONSISTENCY_WARP};
 
 use super::packed::{pack, unpack};
 use super::table::{check_len, check_same, product};
 use crate::losses::check_with_gradients;
 
-/// Rows of up to so many columns are a warp's.
-const MAX_WARP_COLUMNS: usize = 1024;
+/// Rows of up to so many columns are a warp's; eight of them wait in shared memory.
+const MAX_WARP_COLUMNS: usize = 768;
 
 /// Two logit matrices, and where loss and gradients go. All of it is in device memory.
 #[derive(Debug)]
@@ -83,6 +81,12 @@ pub fn run(
         problem.db.row_alignment(),
     ];
     let wide = aligned.iter().all(|&a| a == 16) && columns.is_multiple_of(4);
+    let (kernel, rows_per_block) = match columns {
+        0..=MAX_WARP_COLUMNS => (&CONSISTENCY_WARP, CONSISTENCY_WARP.threads as usize / 32),
+        _ => (&CONSISTENCY_BLOCK, 1),
+    };
+    let of_rows = 8 * columns.next_multiple_of(4) * rows_per_block;
+    let waits = of_rows <= kernel.max_dynamic_shared as usize;
     let params = ConsistencyParams {
         a: problem.a.ptr(),
         b: problem.b.ptr(),
@@ -99,16 +103,13 @@ pub fn run(
         rows: rows as u32,
         columns: columns as u32,
         wide: u32::from(wide),
-        reserved: 0,
+        waits: u32::from(waits),
     };
-    let (kernel, rows_per_block) = match columns {
-        0..=MAX_WARP_COLUMNS => (&CONSISTENCY_WARP, CONSISTENCY_WARP.threads as usize / 32),
-        _ => (&CONSISTENCY_BLOCK, 1),
-    };
+    let shared = if waits { of_rows as u32 } else { 0 };
     let blocks = rows.div_ceil(rows_per_block) as u32;
     // SAFETY: all shapes were checked, the workspace has a loss for every row.
     unsafe {
-        gpu.launch(stream, kernel, [blocks, 1, 1], 0, &params)?;
+        gpu.launch(stream, kernel, [blocks, 1, 1], shared, &params)?;
         gpu.launch(stream, &CONSISTENCY_SUM, [1, 1, 1], 0, &params)?;
     }
     Ok(())

@@ -101,7 +101,11 @@ fn gated_selection(
     }
     let logits = logits_of(plan, inputs, state)?;
     let params = gate_params(plan, gated, inputs, &logits, state, workspace)?;
-    let blocks = gated.num_blocks(plan.num_tokens) as u32;
+    let mut blocks = gated.num_blocks(plan.num_tokens) as u32;
+    if gated.drops {
+        // The coin is tossed for a batch of no tokens too.
+        blocks = blocks.max(1);
+    }
     // SAFETY: inputs and state were checked against the plan, whose layouts made the arrays of the
     // state and of the workspace.
     unsafe {

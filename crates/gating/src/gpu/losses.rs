@@ -2,18 +2,20 @@
 //!
 //! Where a loss is wanted the gate writes, next to what [`super::table`] needs,
 //!
-//! - `block_shares`: the sums over a block's rows of the scores' shares (a faulty row's are NaN, which is
-//!   how the loss becomes NaN), in f32: with f64 they would be a noticeable part of the bytes moved;
-//! - `block_squares`: the sum over a block's rows of lse² (0 for a fully masked row, NaN for a faulty
-//!   one), in f64;
-//! - `load_histogram`: what counts as load ([`BalanceOver`](tollgate_core::options::BalanceOver)), from
-//!   the gate's own decision: every expert's tokens that took it alone, its first choices, or its
-//!   assignments. It may be `block_histogram` itself where both are the same.
+//! - `block_shares`: the sums over a block's rows of the scores' shares (a faulty row's are NaN,
+//!   which is how the loss becomes NaN), in f32: with f64 they would be a noticeable part of the
+//!   bytes moved;
+//! - `block_squares`: the sum over a block's rows of lse² (0 for a fully masked row, NaN for a
+//!   faulty one), in f64;
+//! - `load_histogram`: what counts as load
+//!   ([`BalanceOver`](tollgate_core::options::BalanceOver)), from the gate's own decision: every
+//!   expert's tokens that took it alone, its first choices, or its assignments. It may be
+//!   `block_histogram` itself where both are the same.
 //!
 //! Blocks are added in a fixed order in f64.
 
-use tollgate_core::options::{AuxLoss, GateOptions, Granularity};
 use tollgate_core::Philox;
+use tollgate_core::options::{AuxLoss, GateOptions, Granularity};
 use tollgate_device::{
     DevicePtr, DeviceSlice, DeviceSliceMut, Region, Result, StepBlock, Workspace, WorkspaceLayout,
 };

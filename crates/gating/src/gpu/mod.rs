@@ -16,7 +16,9 @@ use std::ops::Range;
 use tollgate_device::{DeviceRows, DeviceSlice, StepBlock};
 
 mod backward;
+pub mod capacity;
 mod check;
+pub mod expert_choice;
 mod forward;
 mod host;
 pub mod consistency;
@@ -25,6 +27,7 @@ pub mod losses;
 pub mod noise;
 mod packed;
 mod plan;
+mod quota;
 mod softmax;
 mod state;
 pub mod table;

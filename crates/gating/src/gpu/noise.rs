@@ -25,17 +25,30 @@ pub struct Noise<'a> {
     pub row_faults: DeviceSliceMut<'a, u32>,
 }
 
-/// Fills draws and noisy logits. The arithmetic is f64 and rounded once; draws have the CPU's bits but
-/// where the last bit of a logarithm or cosine in f64 decides a rounding to f32: never in a million.
+/// Fills draws and noisy logits. The arithmetic is f64 and rounded once; draws have the CPU's bits
+/// but where the last bit of a logarithm or cosine in f64 decides a rounding to f32: never in a
+/// million.
 ///
 /// # Errors
 /// Shapes that differ, arrays that are too small.
 pub fn add(gpu: &Gpu, stream: &Stream, noise: Noise<'_>) -> Result<()> {
     let (tokens, experts) = (noise.logits.num_rows(), noise.logits.num_cols());
-    check_same("rows of noise_logits (T)", noise.noise_logits.num_rows(), tokens)?;
-    check_same("columns of noise_logits (E)", noise.noise_logits.num_cols(), experts)?;
+    check_same(
+        "rows of noise_logits (T)",
+        noise.noise_logits.num_rows(),
+        tokens,
+    )?;
+    check_same(
+        "columns of noise_logits (E)",
+        noise.noise_logits.num_cols(),
+        experts,
+    )?;
     check_len("noise, in elements,", noise.noise.len(), tokens * experts)?;
-    check_len("noisy_logits, in elements,", noise.noisy_logits.len(), tokens * experts)?;
+    check_len(
+        "noisy_logits, in elements,",
+        noise.noisy_logits.len(),
+        tokens * experts,
+    )?;
     check_len("row_faults, in elements,", noise.row_faults.len(), tokens)?;
     check_len("the step block", noise.step.len(), 1)?;
     let blocks = quad_blocks(tokens, experts, ADD_NOISE.threads)?;
@@ -75,9 +88,21 @@ pub fn backward(
 ) -> Result<()> {
     let (tokens, experts) = (dnoisy_logits.num_rows(), dnoisy_logits.num_cols());
     check_same("rows of noise_logits (T)", noise_logits.num_rows(), tokens)?;
-    check_same("columns of noise_logits (E)", noise_logits.num_cols(), experts)?;
-    check_same("rows of dnoise_logits (T)", dnoise_logits.num_rows(), tokens)?;
-    check_same("columns of dnoise_logits (E)", dnoise_logits.num_cols(), experts)?;
+    check_same(
+        "columns of noise_logits (E)",
+        noise_logits.num_cols(),
+        experts,
+    )?;
+    check_same(
+        "rows of dnoise_logits (T)",
+        dnoise_logits.num_rows(),
+        tokens,
+    )?;
+    check_same(
+        "columns of dnoise_logits (E)",
+        dnoise_logits.num_cols(),
+        experts,
+    )?;
     check_len("noise, in elements,", noise.len(), tokens * experts)?;
     let blocks = quad_blocks(tokens, experts, NOISE_BACKWARD.threads)?;
     let aligned = dnoisy_logits.row_alignment() == 16

@@ -87,7 +87,7 @@ pub(super) fn padded(words: usize) -> usize {
 
 /// Words of `BlockResults` in `block_results.cuh`.
 fn result_words(tokens: usize, slots: usize, experts: usize, general: bool) -> usize {
-    let of_tokens = if general { 6 } else { 3 };
+    let of_tokens = if general { 6 } else { 4 };
     2 * padded(tokens * slots) + of_tokens * padded(tokens) + 2 * padded(experts)
 }
 

@@ -1,13 +1,13 @@
-//! From what the gate left for every block of tokens to the routing table: offsets, and where tokens
-//! take different numbers of experts the assignments moved together.
+//! From what the gate left for every block of tokens to the routing table: offsets, and where
+//! tokens take different numbers of experts the assignments moved together.
 //!
-//! Whoever selects (the gate, Gating Dropout, capacity) works on blocks of [`FinishPlan::tokens_per_block`]
-//! tokens and leaves
+//! Whoever selects (the gate, Gating Dropout, capacity) works on blocks of
+//! [`FinishPlan::tokens_per_block`] tokens and leaves
 //!
-//! - the assignments: `direct` at `t · k_max` of the table itself, otherwise in slots `[T, k_max]` of the
-//!   workspace. Used slots come first, an unused slot has expert −1 (its weight may be anything).
-//!   `direct` pays where all but faulty rows use all their slots: nothing is moved then. It is right
-//!   but slow where many do not (Gating Dropout that may drop steps): use slots there.
+//! - the assignments: `direct` at `t · k_max` of the table itself, otherwise in slots `[T, k_max]`
+//!   of the workspace. Used slots come first, an unused slot has expert −1 (its weight may be
+//!   anything). `direct` pays where all but faulty rows use all their slots: nothing is moved then.
+//!   It is right but slow where many do not (Gating Dropout that may drop steps): use slots there.
 //! - `block_counts`: the number of assignments of every block.
 //! - `block_histogram`: how many every expert has of them.
 //!
@@ -97,7 +97,8 @@ impl FinishPlan {
         self.num_tokens.div_ceil(self.tokens_per_block)
     }
 
-    /// Whether a launch sums up the blocks first: where they are too many to be read again and again.
+    /// Whether a launch sums up the blocks first: where they are too many to be read again and
+    /// again.
     fn reduces(&self) -> bool {
         let blocks = self.num_blocks();
         blocks > MAX_UNREDUCED_BLOCKS || self.block_histogram.len() > MAX_UNREDUCED_ENTRIES
@@ -142,10 +143,26 @@ impl TableMut<'_> {
 
     /// Refuses arrays that are too small.
     pub fn check(&self, tokens: usize, experts: usize, slots: usize) -> Result<()> {
-        check_len("token_offsets, in elements,", self.token_offsets.len(), tokens + 1)?;
-        check_len("expert_indices, in elements,", self.expert_indices.len(), slots)?;
-        check_len("routing_weights, in elements,", self.routing_weights.len(), slots)?;
-        check_len("expert_offsets, in elements,", self.expert_offsets.len(), experts + 1)
+        check_len(
+            "token_offsets, in elements,",
+            self.token_offsets.len(),
+            tokens + 1,
+        )?;
+        check_len(
+            "expert_indices, in elements,",
+            self.expert_indices.len(),
+            slots,
+        )?;
+        check_len(
+            "routing_weights, in elements,",
+            self.routing_weights.len(),
+            slots,
+        )?;
+        check_len(
+            "expert_offsets, in elements,",
+            self.expert_offsets.len(),
+            experts + 1,
+        )
     }
 }
 
@@ -188,7 +205,8 @@ pub(super) fn quad_blocks(rows: usize, columns: usize, threads: u32) -> Result<u
     Ok(blocks as u32)
 }
 
-/// Writes offsets, moves the assignments together, and finishes the losses where they are asked for.
+/// Writes offsets, moves the assignments together, and finishes the losses where they are asked
+/// for.
 ///
 /// One launch, or two where there are many blocks. Capturable; allocates nothing.
 ///
@@ -202,8 +220,67 @@ pub fn finish(
     losses: Option<&LossPart<'_>>,
     table: &mut TableMut<'_>,
 ) -> Result<()> {
-    table.check(plan.num_tokens, plan.num_experts, plan.num_tokens * plan.k_max)?;
-    let reduced = plan.reduces();
+    let params = prepare(plan, workspace, losses, table)?;
+    reduce(gpu, stream, plan, losses, &params)?;
+    // Behind the blocks for offsets and losses those for the tokens.
+    let blocks = plan.num_tokens.div_ceil(FINISH_TOKENS) as u32 + 2;
+    // SAFETY: all arrays are of this plan's sizes: the layout made those of the workspace, the
+    // table and the losses were checked.
+    unsafe { gpu.launch(stream, &FINISH, [blocks, 1, 1], 0, &params) }
+}
+
+/// The same for who puts the assignments in place and writes `token_offsets` themselves: `write` is
+/// told whether `block_counts` have become prefix sums.
+///
+/// # Errors
+/// As [`finish`], and those of `write`.
+pub(super) fn finish_around(
+    gpu: &Gpu,
+    stream: &Stream,
+    plan: &FinishPlan,
+    workspace: &Workspace<'_>,
+    losses: Option<&LossPart<'_>>,
+    table: &TableMut<'_>,
+    write: impl FnOnce(bool) -> Result<()>,
+) -> Result<()> {
+    let mut params = prepare(plan, workspace, losses, table)?;
+    params.in_place = 1;
+    reduce(gpu, stream, plan, losses, &params)?;
+    write(plan.reduces())?;
+    // SAFETY: as above.
+    unsafe { gpu.launch(stream, &FINISH, [2, 1, 1], 0, &params) }
+}
+
+/// Sums over the blocks of tokens, where there are many.
+fn reduce(
+    gpu: &Gpu,
+    stream: &Stream,
+    plan: &FinishPlan,
+    losses: Option<&LossPart<'_>>,
+    params: &FinishParams,
+) -> Result<()> {
+    if !plan.reduces() {
+        return Ok(());
+    }
+    // A row of tiles for each array that is summed, and a block for the counts of the blocks.
+    let tiles = plan.num_experts.div_ceil(REDUCE_EXPERTS) as u32;
+    let rows = if losses.is_some() { 3 } else { 1 };
+    // SAFETY: as in `finish`.
+    unsafe { gpu.launch(stream, &FINISH_REDUCE, [tiles * rows + 1, 1, 1], 0, params) }
+}
+
+/// The parameters of both launches.
+fn prepare(
+    plan: &FinishPlan,
+    workspace: &Workspace<'_>,
+    losses: Option<&LossPart<'_>>,
+    table: &TableMut<'_>,
+) -> Result<FinishParams> {
+    table.check(
+        plan.num_tokens,
+        plan.num_experts,
+        plan.num_tokens * plan.k_max,
+    )?;
     let mut params = FinishParams {
         slot_experts: workspace.array(plan.slot_experts)?.ptr(),
         slot_weights: workspace.array(plan.slot_weights)?.ptr(),
@@ -230,23 +307,12 @@ pub fn finish(
         k_max: plan.k_max as u32,
         tokens_per_block: plan.tokens_per_block as u32,
         num_blocks: plan.num_blocks() as u32,
-        reduced: u32::from(reduced),
+        reduced: u32::from(plan.reduces()),
         coin_per_step: 0,
-        reserved: 0,
+        in_place: 0,
     };
     if let Some(losses) = losses {
         losses.fill(plan, workspace, &mut params)?;
     }
-    if reduced {
-        // A row of tiles for each array that is summed, and a block for the counts of the blocks.
-        let tiles = plan.num_experts.div_ceil(REDUCE_EXPERTS) as u32;
-        let rows = if losses.is_some() { 3 } else { 1 };
-        // SAFETY: all arrays are of this plan's sizes: the layout made those of the workspace, the
-        // table and the losses were checked.
-        unsafe { gpu.launch(stream, &FINISH_REDUCE, [tiles * rows + 1, 1, 1], 0, &params)? };
-    }
-    // A block for the experts' offsets, one for the losses, and the tokens in blocks.
-    let blocks = plan.num_tokens.div_ceil(FINISH_TOKENS) as u32 + 2;
-    // SAFETY: as above.
-    unsafe { gpu.launch(stream, &FINISH, [blocks, 1, 1], 0, &params) }
+    Ok(params)
 }

@@ -107,7 +107,15 @@ pub fn run(
     check_len("the step block", inputs.step.len(), 1)?;
     check_len("the status block", inputs.status.len(), 1)?;
     let (ids, sequences) = match plan.router {
-        Router::Hash => (Some(required(plan.router, "token_ids", inputs.token_ids, tokens)?), None),
+        Router::Hash => (
+            Some(required(
+                plan.router,
+                "token_ids",
+                inputs.token_ids,
+                tokens,
+            )?),
+            None,
+        ),
         Router::Stochastic {
             per: StochasticPer::Sentence,
         } => {

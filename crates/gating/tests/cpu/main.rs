@@ -1,4 +1,4 @@
-//! The CPU implementation against the reference, and against itself: threads, batches, memory.
+//! Every implementation against the reference; the CPU against itself: threads, batches, memory.
 
 mod backward;
 mod bounds;

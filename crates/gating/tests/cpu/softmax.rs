@@ -5,11 +5,12 @@ use tollgate_gating::{Gating, reference};
 use tollgate_testkit::{Guarded, assert_same, gate_cases, run_all};
 
 use crate::bounds::{self, U};
-use crate::support::cpu;
+use crate::support::{cpu, implementations};
 
 #[test]
 fn softmax_agrees_with_the_reference_on_strided_unaligned_rows() {
-    run_all("cpu softmax", &gate_cases(), &[("cpu", ())], |case, ()| {
+    run_all("softmax", &gate_cases(), &implementations(), |case, implementation| {
+        let gating = implementation.gating;
         let (t, e) = (case.tokens, case.experts);
         let stride = e + 3;
         let logits = case.router_logits();
@@ -27,7 +28,7 @@ fn softmax_agrees_with_the_reference_on_strided_unaligned_rows() {
             Guarded::<f32>::new(t, 3),
         );
         let p_view = RowViewMut::strided(p.as_mut_slice(), t, e, stride).unwrap();
-        cpu(2).softmax(z_view, p_view, lse.as_mut_slice()).unwrap();
+        gating.softmax(z_view, p_view, lse.as_mut_slice()).unwrap();
         p.assert_canaries("probs");
         lse.assert_canaries("lse");
 
@@ -60,7 +61,7 @@ fn softmax_agrees_with_the_reference_on_strided_unaligned_rows() {
         let mut dz = Guarded::<f32>::new(t * stride, 7);
         let dz_view = RowViewMut::strided(dz.as_mut_slice(), t, e, stride).unwrap();
         let dp_view = RowView::new(&dp, t, e).unwrap();
-        cpu(2).softmax_backward(p_view, dp_view, dz_view).unwrap();
+        gating.softmax_backward(p_view, dp_view, dz_view).unwrap();
         dz.assert_canaries("dlogits");
         let p64: Vec<f64> = p_view.iter().flatten().map(|&v| f64::from(v)).collect();
         let dp64: Vec<f64> = dp.iter().map(|&v| f64::from(v)).collect();

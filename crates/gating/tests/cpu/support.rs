@@ -182,15 +182,46 @@ pub fn cpu(threads: usize) -> Cpu {
     POOLS[threads - 1].clone()
 }
 
+/// Something that implements the gate, and how much of a cross product of options it runs: the virtual
+/// GPU takes a hundred times the CPU's time.
+pub struct Implementation {
+    pub gating: &'static dyn Gating,
+    /// One combination in so many.
+    thin: usize,
+}
+
+impl Implementation {
+    /// Whether combination `i` of a case's list is run. Which ones are kept differs from case to case, so
+    /// that all combinations are run on some case.
+    pub fn keeps(&self, case: &Case, i: usize) -> bool {
+        (i + case.tokens + case.experts).is_multiple_of(self.thin)
+    }
+}
+
+/// The CPU, and every device that tests run on.
+pub fn implementations() -> Vec<(&'static str, Implementation)> {
+    static CPU: LazyLock<Cpu> = LazyLock::new(|| cpu(2));
+    let on_cpu = Implementation {
+        gating: &*CPU,
+        thin: 1,
+    };
+    let devices = tollgate_device::testing::devices().iter();
+    let devices = devices.map(|(name, gpu)| {
+        let gating: &'static dyn Gating = gpu;
+        (name.as_str(), Implementation { gating, thin: 7 })
+    });
+    std::iter::once(("cpu", on_cpu)).chain(devices).collect()
+}
+
 /// The gate, into a new state.
 pub fn gate(
-    cpu: &Cpu,
+    gating: &dyn Gating,
     inputs: &GateInputs<'_>,
     options: &GateOptions,
     ctx: &StepContext,
 ) -> GateState {
     let mut state = GateState::default();
-    cpu.gate(inputs, options, ctx, &mut state).unwrap();
+    gating.gate(inputs, options, ctx, &mut state).unwrap();
     state
 }
 

@@ -34,12 +34,17 @@ impl<T: Pod> Fenced<T> {
     /// With values in it.
     pub fn from_slice(gpu: &Gpu, values: &[T], misalign: usize) -> Self {
         let mut fenced = Self::new(gpu, values.len(), misalign);
-        gpu.default_stream().write(fenced.get_mut(), values).unwrap();
+        gpu.default_stream()
+            .write(fenced.get_mut(), values)
+            .unwrap();
         fenced
     }
 
     pub fn get(&self) -> DeviceSlice<'_, T> {
-        self.buffer.slice().part("inner", self.start, self.len).unwrap()
+        self.buffer
+            .slice()
+            .part("inner", self.start, self.len)
+            .unwrap()
     }
 
     pub fn get_mut(&mut self) -> DeviceSliceMut<'_, T> {
@@ -47,13 +52,36 @@ impl<T: Pod> Fenced<T> {
         self.buffer.slice_mut().part("inner", start, len).unwrap()
     }
 
+    /// Panics when a fence was written over. Unlike [`Fenced::read`] it does not ask for the
+    /// values, of which some may be undefined.
+    #[track_caller]
+    pub fn read_fences(&self, stream: &Stream) {
+        let end = self.start + self.len;
+        for (start, len) in [(0, self.start), (end, self.buffer.len() - end)] {
+            let fence = self.buffer.slice().part("fence", start, len).unwrap();
+            let fence = stream.read(fence).unwrap();
+            let bytes: &[u8] = bytemuck::cast_slice(&fence);
+            assert!(
+                bytes.iter().all(|&b| b == FENCE_BYTE),
+                "written beside the buffer"
+            );
+        }
+    }
+
     /// The values; panics when a fence was written over.
     #[track_caller]
     pub fn read(&self, stream: &Stream) -> Vec<T> {
         let all = self.buffer.read(stream).unwrap();
-        let fence = |part: &[T]| bytemuck::cast_slice(part).iter().all(|&b: &u8| b == FENCE_BYTE);
+        let fence = |part: &[T]| {
+            bytemuck::cast_slice(part)
+                .iter()
+                .all(|&b: &u8| b == FENCE_BYTE)
+        };
         assert!(fence(&all[..self.start]), "written in front of the buffer");
-        assert!(fence(&all[self.start + self.len..]), "written behind the buffer");
+        assert!(
+            fence(&all[self.start + self.len..]),
+            "written behind the buffer"
+        );
         all[self.start..self.start + self.len].to_vec()
     }
 }
@@ -93,7 +121,8 @@ pub fn some_context() -> StepContext {
 
 /// A status block that says that nothing was met.
 pub fn clear_status(gpu: &Gpu) -> Buffer<StatusBlock> {
-    gpu.upload(gpu.default_stream(), &[StatusBlock::CLEAR]).unwrap()
+    gpu.upload(gpu.default_stream(), &[StatusBlock::CLEAR])
+        .unwrap()
 }
 
 /// A virtual GPU of a seed, with all checks.

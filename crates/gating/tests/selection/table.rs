@@ -8,9 +8,7 @@ use tollgate_gating::gpu::losses::{LossPart, LossPlan};
 use tollgate_gating::gpu::table::{FinishPlan, TableMut, finish};
 use tollgate_testkit::{Data, assert_same};
 
-use crate::support::{
-    Fenced, seeded, some_context, step_block, workspace, workspace_memory,
-};
+use crate::support::{Fenced, seeded, some_context, step_block, workspace, workspace_memory};
 
 /// A problem: every token's experts, and how they are given to the device.
 struct Problem {
@@ -66,7 +64,9 @@ impl Sums {
             counts: vec![0; blocks],
             histogram: vec![0; blocks * e],
             load: vec![0; blocks * e],
-            shares: (0..blocks * e).map(|_| data.uniform().abs()).collect(),
+            shares: (0..blocks * e)
+                .map(|_| data.uniform().abs() as f32)
+                .collect(),
             squares: (0..blocks).map(|_| data.uniform().abs()).collect(),
         };
         for (t, row) in problem.rows.iter().enumerate() {
@@ -93,7 +93,7 @@ fn expected(problem: &Problem, sums: &Sums) -> Outcome {
         let mut shares = vec![0.0; e];
         for (i, (&count, share)) in sums.load.iter().zip(&sums.shares).enumerate() {
             load[i % e] += f64::from(count);
-            shares[i % e] += share / tokens;
+            shares[i % e] += f64::from(*share) / tokens;
         }
         let total = load.iter().sum::<f64>().max(1.0);
         load.iter_mut().for_each(|f| *f /= total);
@@ -129,21 +129,38 @@ fn run(gpu: &Gpu, problem: &Problem, sums: &Sums, misalign: usize) -> Outcome {
             weights[t * k + c] = weight;
         }
     }
-    stream.write(workspace.array(plan.block_counts).unwrap(), &sums.counts).unwrap();
-    stream.write(workspace.array(plan.block_histogram).unwrap(), &sums.histogram).unwrap();
+    stream
+        .write(workspace.array(plan.block_counts).unwrap(), &sums.counts)
+        .unwrap();
+    stream
+        .write(
+            workspace.array(plan.block_histogram).unwrap(),
+            &sums.histogram,
+        )
+        .unwrap();
     let mut indices = Fenced::new(gpu, tokens * k, misalign);
     let mut routing_weights = Fenced::new(gpu, tokens * k, misalign);
     if problem.direct {
         stream.write(indices.get_mut(), &slots).unwrap();
         stream.write(routing_weights.get_mut(), &weights).unwrap();
     } else {
-        stream.write(workspace.array(plan.slot_experts).unwrap(), &slots).unwrap();
-        stream.write(workspace.array(plan.slot_weights).unwrap(), &weights).unwrap();
+        stream
+            .write(workspace.array(plan.slot_experts).unwrap(), &slots)
+            .unwrap();
+        stream
+            .write(workspace.array(plan.slot_weights).unwrap(), &weights)
+            .unwrap();
     }
     if let Some(plan) = &loss_plan {
-        stream.write(workspace.array(plan.block_shares).unwrap(), &sums.shares).unwrap();
-        stream.write(workspace.array(plan.block_squares).unwrap(), &sums.squares).unwrap();
-        stream.write(workspace.array(plan.load_histogram).unwrap(), &sums.load).unwrap();
+        stream
+            .write(workspace.array(plan.block_shares).unwrap(), &sums.shares)
+            .unwrap();
+        stream
+            .write(workspace.array(plan.block_squares).unwrap(), &sums.squares)
+            .unwrap();
+        stream
+            .write(workspace.array(plan.load_histogram).unwrap(), &sums.load)
+            .unwrap();
     }
     let mut token_offsets = Fenced::<i32>::new(gpu, tokens + 1, misalign);
     let mut expert_offsets = Fenced::<i32>::new(gpu, e + 1, misalign);
@@ -165,7 +182,6 @@ fn run(gpu: &Gpu, problem: &Problem, sums: &Sums, misalign: usize) -> Outcome {
         expert_offsets: expert_offsets.get_mut(),
     };
     finish(gpu, stream, &plan, &workspace, part.as_ref(), &mut table).unwrap();
-    drop(part);
     stream.synchronize().unwrap();
 
     let token_offsets = token_offsets.read(stream);
@@ -237,12 +253,20 @@ fn tables_are_those_of_the_rows() {
                 let mut problem = problem(tokens, experts, k, direct);
                 let sums = Sums::of(&problem);
                 let what = format!("{name}: {tokens} tokens, {experts} experts, {k}, {direct}");
-                check(&what, &run(gpu, &problem, &sums, tokens % 4), &expected(&problem, &sums));
+                check(
+                    &what,
+                    &run(gpu, &problem, &sums, tokens % 4),
+                    &expected(&problem, &sums),
+                );
                 // All slots used, and none.
                 for all in [k, 0] {
                     problem.rows = rows(tokens, experts, |_, _| all);
                     let sums = Sums::of(&problem);
-                    check(&what, &run(gpu, &problem, &sums, 0), &expected(&problem, &sums));
+                    check(
+                        &what,
+                        &run(gpu, &problem, &sums, 0),
+                        &expected(&problem, &sums),
+                    );
                 }
             }
         }
@@ -254,14 +278,19 @@ fn many_blocks_are_summed_before() {
     for (name, gpu) in devices() {
         for direct in [false, true] {
             let mut problem = problem(2100, 33, 2, direct);
-            // 2100 blocks of one token each, and 263 of 8 with more histogram entries than one block adds.
+            // 2100 blocks of one token each, and 263 of 8 with more histogram entries than one
+            // block adds.
             for (per_block, experts) in [(1, 33), (8, 300)] {
                 problem.tokens_per_block = per_block;
                 problem.experts = experts;
                 problem.options = Some(GateOptions::new(Router::Adaptive { tau: 0.1 }));
                 let sums = Sums::of(&problem);
                 let what = format!("{name}: {per_block} a block, direct {direct}");
-                check(&what, &run(gpu, &problem, &sums, 0), &expected(&problem, &sums));
+                check(
+                    &what,
+                    &run(gpu, &problem, &sums, 0),
+                    &expected(&problem, &sums),
+                );
             }
         }
     }
@@ -275,10 +304,14 @@ fn losses_are_those_of_the_sums() {
             problem.options = Some(GateOptions::new(Router::Adaptive { tau: 0.1 }));
             let mut sums = Sums::of(&problem);
             let what = format!("{name}: {tokens} tokens, {experts} experts");
-            check(&what, &run(gpu, &problem, &sums, 0), &expected(&problem, &sums));
+            check(
+                &what,
+                &run(gpu, &problem, &sums, 0),
+                &expected(&problem, &sums),
+            );
             if tokens > 0 {
                 // A faulty row.
-                sums.shares[0] = f64::NAN;
+                sums.shares[0] = f32::NAN;
                 sums.squares[0] = f64::NAN;
                 let outcome = run(gpu, &problem, &sums, 0);
                 assert!(outcome.losses.iter().all(|l| l.is_nan()), "{what}");
@@ -375,12 +408,26 @@ fn a_captured_launch_can_be_replayed() {
             .unwrap();
         for slots in [[2, -1, 0, 3, 1, 2], [-1, -1, 3, -1, -1, -1]] {
             let mut histogram = [0; 4];
-            slots.iter().filter(|&&e| e >= 0).for_each(|&e| histogram[e as usize] += 1);
+            slots
+                .iter()
+                .filter(|&&e| e >= 0)
+                .for_each(|&e| histogram[e as usize] += 1);
             let used: Vec<i32> = slots.iter().copied().filter(|&e| e >= 0).collect();
-            stream.write(workspace.array(plan.block_counts).unwrap(), &[used.len() as i32]).unwrap();
-            stream.write(workspace.array(plan.block_histogram).unwrap(), &histogram).unwrap();
-            stream.write(workspace.array(plan.slot_experts).unwrap(), &slots).unwrap();
-            stream.write(workspace.array(plan.slot_weights).unwrap(), &[1f32; 6]).unwrap();
+            stream
+                .write(
+                    workspace.array(plan.block_counts).unwrap(),
+                    &[used.len() as i32],
+                )
+                .unwrap();
+            stream
+                .write(workspace.array(plan.block_histogram).unwrap(), &histogram)
+                .unwrap();
+            stream
+                .write(workspace.array(plan.slot_experts).unwrap(), &slots)
+                .unwrap();
+            stream
+                .write(workspace.array(plan.slot_weights).unwrap(), &[1f32; 6])
+                .unwrap();
             graph.launch(stream).unwrap();
             stream.synchronize().unwrap();
             assert_eq!(indices.read(stream)[..used.len()], used[..]);

@@ -37,7 +37,10 @@ fn on_device(
     let mut memory = workspace_memory(gpu, &layout);
     let workspace = workspace(&mut memory, &layout);
     let ids = Fenced::from_slice(gpu, &host.ids, misalign);
-    let hash_table = host.table.as_ref().map(|t| Fenced::from_slice(gpu, t, misalign));
+    let hash_table = host
+        .table
+        .as_ref()
+        .map(|t| Fenced::from_slice(gpu, t, misalign));
     let sequences = Fenced::from_slice(gpu, &host.sequences, misalign);
     let mut step = gpu.upload(stream, &[step_block(&contexts[0])]).unwrap();
     let mut status = clear_status(gpu);
@@ -97,7 +100,10 @@ fn on_cpu(
         ..GateInputs::without_logits(tokens, experts)
     };
     let mut state = GateState::default();
-    Cpu::new(1).unwrap().gate(&inputs, options, ctx, &mut state).unwrap();
+    Cpu::new(1)
+        .unwrap()
+        .gate(&inputs, options, ctx, &mut state)
+        .unwrap();
     state.selection
 }
 
@@ -132,7 +138,11 @@ fn host(tokens: usize, experts: usize, vocabulary: usize, table: bool) -> Host {
     }
     Host {
         ids: (0..tokens).map(|_| data.below(vocabulary) as i32).collect(),
-        table: table.then(|| (0..vocabulary).map(|_| data.below(experts) as i32).collect()),
+        table: table.then(|| {
+            (0..vocabulary)
+                .map(|_| data.below(experts) as i32)
+                .collect()
+        }),
         sequences,
     }
 }
@@ -189,7 +199,9 @@ fn bad_indices_are_reported_and_seen_downstream() {
         // A table that names no expert.
         let mut host = sound.clone();
         host.table.as_mut().unwrap()[host.ids[3] as usize] = experts as i32;
-        let bad = (0..tokens).filter(|&t| host.ids[t] == host.ids[3]).collect();
+        let bad = (0..tokens)
+            .filter(|&t| host.ids[t] == host.ids[3])
+            .collect();
         cases.push((Router::Hash, host, Faults::EXPERT_INDEX, bad));
         // Sequences that leave tokens out.
         let mut host = sound;
@@ -208,7 +220,11 @@ fn bad_indices_are_reported_and_seen_downstream() {
             };
             assert_eq!(status.first_bad_index, position, "{name}: {router}");
             for t in 0..tokens {
-                assert_eq!(table.routing_weights[t].is_nan(), bad.contains(&t), "{router} {t}");
+                assert_eq!(
+                    table.routing_weights[t].is_nan(),
+                    bad.contains(&t),
+                    "{router} {t}"
+                );
                 assert!(!bad.contains(&t) || table.expert_indices[t] == 0);
             }
         }

@@ -104,8 +104,8 @@ impl Launcher<'_> {
             false => GemmTile::COLS,
         };
         let blocks = u64::from(row_tiles) * u64::from(intermediate.div_ceil(width));
-        // SAFETY: the views hold the shapes that were checked, in T; the kernel reads and writes rows
-        // below `rows` only.
+        // SAFETY: the views hold the shapes that were checked, in T; the kernel reads and writes
+        // rows below `rows` only.
         unsafe { self.launch(&EXPERTS_UP, blocks, &params) }
     }
 
@@ -127,8 +127,8 @@ impl Launcher<'_> {
     }
 
     /// Backward of `down` and of the activation; pre `[A, N1]`, act `[A, I]`, dy `[A, H]`: writes
-    /// `dpre` `[A, N1]` and adds or writes the gradients of `down` and `down_bias`. Offsets `[E+1]`.
-    /// Two kernels, three with a bias.
+    /// `dpre` `[A, N1]` and adds or writes the gradients of `down` and `down_bias`. Offsets
+    /// `[E+1]`. Two kernels, three with a bias.
     ///
     /// # Errors
     /// As [`Launcher::up`]; a bias gradient missing or superfluous.
@@ -186,8 +186,8 @@ impl Launcher<'_> {
             dpre_vector: vector_mut(&dpre) & parts,
         };
         let blocks = u64::from(row_tiles) * u64::from(intermediate.div_ceil(GemmTile::COLS));
-        // SAFETY: the views hold the shapes that were checked, in T; the kernel reads and writes rows
-        // below `rows` only.
+        // SAFETY: the views hold the shapes that were checked, in T; the kernel reads and writes
+        // rows below `rows` only.
         unsafe { self.launch(&EXPERTS_DOWN_BACKWARD, blocks, &params)? };
         let accumulate = grads.accumulate;
         self.k_grouped(dy, act, offsets, accumulate, grads.down.reborrow())?;

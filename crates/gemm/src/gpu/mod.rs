@@ -1,18 +1,18 @@
 //! The operations on a GPU, over device memory.
 //!
-//! A [`Launcher`] puts kernels into a stream and returns: it allocates nothing, waits for nothing, and
-//! may be captured into a graph. The group offsets stay on the device: the number of rows M is
-//! `offsets[E]`, of which the host knows the bound `a.num_rows()` only. Rows at or behind `offsets[E]`
-//! are neither read nor written.
+//! A [`Launcher`] puts kernels into a stream and returns: it allocates nothing, waits for nothing,
+//! and may be captured into a graph. The group offsets stay on the device: the number of rows M is
+//! `offsets[E]`, of which the host knows the bound `a.num_rows()` only. Rows at or behind
+//! `offsets[E]` are neither read nor written.
 //!
-//! - Offsets that are no prefix sums, or end beyond the bound, raise [`Faults::EXPERT_OFFSETS`] in the
-//!   status block, and the kernel writes nothing else.
+//! - Offsets that are no prefix sums, or end beyond the bound, raise [`Faults::EXPERT_OFFSETS`] in
+//!   the status block, and the kernel writes nothing else.
 //! - Sums have the order of the CPU's (blocks of at most 384 terms, each one chain of fused
 //!   multiply–adds), so that results have the CPU's bits.
 //! - Sizes are at most `i32::MAX`.
 //!
-//! [`Gpu`] itself implements [`GroupedGemm`](crate::GroupedGemm) and [`Experts`](crate::Experts) over
-//! host memory, which is convenient and slow: everything goes over and comes back.
+//! [`Gpu`] itself implements [`GroupedGemm`](crate::GroupedGemm) and [`Experts`](crate::Experts)
+//! over host memory, which is convenient and slow: everything goes over and comes back.
 //!
 //! [`Faults::EXPERT_OFFSETS`]: tollgate_device::Faults::EXPERT_OFFSETS
 
@@ -91,8 +91,8 @@ impl<'a, T: Element> DeviceExpertWeights<'a, T> {
     }
 }
 
-/// [`crate::ExpertGrads`] in device memory: f32, laid out as the weights; a bias gradient exactly when
-/// there is a bias.
+/// [`crate::ExpertGrads`] in device memory: f32, laid out as the weights; a bias gradient exactly
+/// when there is a bias.
 #[derive(Debug)]
 pub struct DeviceExpertGrads<'a> {
     /// `[E, N1, H]`.
@@ -103,8 +103,8 @@ pub struct DeviceExpertGrads<'a> {
     pub down: DeviceSliceMut<'a, f32>,
     /// `[E, H]`.
     pub down_bias: Option<DeviceSliceMut<'a, f32>>,
-    /// Add to what is there instead of overwriting it. An empty expert's gradient is written as zero
-    /// when overwriting.
+    /// Add to what is there instead of overwriting it. An empty expert's gradient is written as
+    /// zero when overwriting.
     pub accumulate: bool,
 }
 

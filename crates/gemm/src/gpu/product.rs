@@ -90,8 +90,8 @@ impl Launcher<'_> {
             reserved: 0,
         };
         let blocks = u64::from(row_tiles) * u64::from(cols.div_ceil(GemmTile::COLS));
-        // SAFETY: the views hold the shapes that were checked, in the types that are named; the kernel
-        // reads and writes rows below `rows` and columns below `cols` and `depth` only.
+        // SAFETY: the views hold the shapes that were checked, in the types that are named; the
+        // kernel reads and writes rows below `rows` and columns below `cols` and `depth` only.
         unsafe { self.launch(kernel, blocks, &params) }
     }
 
@@ -138,8 +138,8 @@ impl Launcher<'_> {
         // Both factors are below 2^26 and E below 2^31: saturation is above any grid.
         let tiles = u64::from(n_tiles) * u64::from(k_tiles);
         let blocks = tiles.saturating_mul(u64::from(experts));
-        // SAFETY: the views hold the shapes that were checked, in the types that are named; the kernel
-        // reads rows below `rows` and writes W alone.
+        // SAFETY: the views hold the shapes that were checked, in the types that are named; the
+        // kernel reads rows below `rows` and writes W alone.
         unsafe { self.launch(&K_GROUPED, blocks, &params) }
     }
 
@@ -168,8 +168,8 @@ impl Launcher<'_> {
             reserved: 0,
         };
         let blocks = u64::from(cols.div_ceil(COLUMN_SUMS.threads)) * u64::from(experts);
-        // SAFETY: A holds rows · cols elements of its type and `sums` E · cols; the kernel reads rows
-        // below `rows` only.
+        // SAFETY: A holds rows · cols elements of its type and `sums` E · cols; the kernel reads
+        // rows below `rows` only.
         unsafe { self.launch(&COLUMN_SUMS, blocks, &params) }
     }
 }

@@ -15,8 +15,8 @@ impl Device {
         Self::Cpu(Cpu::new(threads).unwrap())
     }
 
-    /// Whether it is the CPU. A GPU may be simulated, thousands of times slower: the largest cases are
-    /// smaller there.
+    /// Whether it is the CPU. A GPU may be simulated, thousands of times slower: the largest cases
+    /// are smaller there.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu(_))
     }

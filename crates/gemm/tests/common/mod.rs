@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod device;
+pub mod memory;
+pub mod network;
 
 pub use device::Device;
 

@@ -4,7 +4,7 @@ use tollgate_core::{Element, Error, Result};
 use tollgate_device::{
     DeviceRoutingTable, DeviceRows, DeviceSlice, DeviceSliceMut, Region, Stream, Workspace,
 };
-use tollgate_gating::gpu as gating;
+use tollgate_gating::gpu::{self as gating, jitter};
 use tollgate_gemm::gpu::Launcher;
 use tollgate_permute::gpu::{self as permute, DevicePermuteMaps};
 
@@ -185,7 +185,7 @@ impl<T: Element> Pass<'_, T> {
             false => None,
         };
         let memory = self.workspace.array(regions.gate)?;
-        super::pending::gate_backward(
+        gating::gate_backward(
             gpu, stream, &plan.gate, &inputs, &state.gate, dweights, dlogits, dnoise, memory,
         )
     }
@@ -220,14 +220,9 @@ impl<T: Element> Pass<'_, T> {
             share = regions.dx_sum;
         }
         if dims.jitter {
-            // The jitter's backward is the jitter: every element times its factor.
-            let into = if dims.noisy { regions.dx_router } else { regions.dx_noise };
-            let out = matrix(self.workspace, "dx of the router", into, h)?;
-            let dx = matrix(self.workspace, "dx of the router", share, h)?.into_rows();
+            let dx = matrix(self.workspace, "dx of the router", share, h)?;
             let amount = self.layer.plan.options.jitter;
-            let step = state.step()?;
-            super::pending::jitter(&self.layer.gpu, self.stream, amount, step, dx, out)?;
-            share = into;
+            jitter::scale(&self.layer.gpu, self.stream, amount, state.step()?, dx)?;
         }
         Ok(matrix(self.workspace, "dx of the router", share, h)?.into_rows())
     }

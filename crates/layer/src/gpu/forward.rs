@@ -84,7 +84,7 @@ impl<T: Element> DeviceLayer<T> {
         let h = plan.dims.shape.hidden;
         let out = state.rows_mut("jittered x", regions.router_input, h)?;
         let (amount, step) = (plan.options.jitter, state.step()?);
-        super::pending::jitter(&self.gpu, stream, amount, step, inputs.x, out)?;
+        gating::jitter::apply(&self.gpu, stream, amount, step, inputs.x, out)?;
         let x = state.rows("jittered x", regions.router_input, h)?;
         self.products(stream, x, weights, state)
     }

@@ -23,7 +23,6 @@
 mod backward;
 mod forward;
 mod observer;
-mod pending;
 mod plan;
 mod state;
 mod tensors;

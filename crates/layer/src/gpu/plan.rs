@@ -101,7 +101,7 @@ pub(super) struct WorkspaceRegions<T> {
     pub(super) dnoise: Region<f32>,
     /// `[T, H]` the router's share of dx.
     pub(super) dx_router: Region<f32>,
-    /// `[T, H]` the noise map's share of it; without noise the router's with the jitter.
+    /// `[T, H]` the noise map's share of it.
     pub(super) dx_noise: Region<f32>,
     /// `[T, H]` the sum of both.
     pub(super) dx_sum: Region<f32>,
@@ -274,7 +274,6 @@ impl<T: Element> WorkspaceRegions<T> {
         // The gate's own bound, which may be above the rows.
         let assignments = when(permuted > 0, gate.max_assignments());
         let noisy = when(dims.noisy, tokens);
-        let jitter = when(dims.jitter, tokens);
         let router = when(dims.training && dims.gate, tokens);
         Ok(Self {
             gate: layout.array("work of the gate", gate.workspace_bytes())?,
@@ -288,7 +287,7 @@ impl<T: Element> WorkspaceRegions<T> {
             dweights: layout.array("gradient of the weights", assignments)?,
             dnoise: matrix(&mut layout, "gradient of the noise logits", noisy, e)?,
             dx_router: matrix(&mut layout, "gradient of the router's input", router, h)?,
-            dx_noise: matrix(&mut layout, "its share of the noise", noisy.max(jitter), h)?,
+            dx_noise: matrix(&mut layout, "its share of the noise", noisy, h)?,
             dx_sum: matrix(&mut layout, "sum of both", noisy, h)?,
             layout,
         })

@@ -7,8 +7,8 @@ use super::DevicePermuteMaps;
 
 /// Lines that a warp takes at a time: `LINES` of the sources.
 const LINES: u64 = 4;
-/// Warps that keep a multiprocessor busy. Where a grid would have fewer, rows are cut finer.
-const WARPS_PER_SM: u64 = 16;
+/// Where a grid would have fewer warps a multiprocessor than this, rows are cut finer.
+const WARPS_PER_SM: u64 = 8;
 
 /// Refuses a buffer that is too small.
 pub(super) fn check_len(what: &'static str, actual: usize, needed: usize) -> Result<()> {

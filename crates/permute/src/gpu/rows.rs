@@ -243,8 +243,8 @@ fn sum<T: Element>(
 /// Backward of [`unpermute`]: `drows[r] = round(w_a · dy[t])` and `dweights[a] = <dy[t], rows[r]>` in
 /// f32, in the order that [`Permute::unpermute_backward`](crate::Permute::unpermute_backward) tells.
 /// dy `[T, H]`, rows and drows `[max_rows, H]` or more, dweights `[max_assignments]` or more, of which
-/// A are written. Rows of drows that belong to no token stay as they are: see [`zero_free_rows`].
-/// One launch.
+/// A are written. Rows of drows that belong to no token stay as they are: see [`zero_free_rows`]. Maps
+/// that give a row to two assignments leave it to one of them. One launch.
 ///
 /// # Errors
 /// As [`permute`].

@@ -1,6 +1,8 @@
 //! The list of cases, and what the tests run on them.
 #![allow(dead_code)]
 
+pub mod device;
+
 use tollgate_core::{Cpu, Element, Result, RoutingTable, RowView, RowViewMut};
 use tollgate_device::Gpu;
 use tollgate_device::testing::devices;
@@ -65,20 +67,66 @@ pub enum Device {
     Gpu(Gpu),
 }
 
+impl Device {
+    /// The cases that it runs: on a GPU the large ones are left out, the virtual GPU takes its time.
+    pub fn cases(&self) -> Vec<Case> {
+        match self {
+            Self::Cpu(_) => cases(),
+            Self::Gpu(_) => edge_cases(),
+        }
+    }
+}
+
 pub fn cpu(threads: usize) -> Device {
     Device::Cpu(Cpu::new(threads).unwrap())
 }
 
 /// The CPU with one thread and with two, and every GPU that tests run on.
 pub fn implementations() -> Vec<(&'static str, Device)> {
-    let cpus = [("cpu, 1 thread", cpu(1)), ("cpu, 2 threads", cpu(2))];
-    cpus.into_iter().chain(gpus()).collect()
+    [cpus(), gpus()].concat()
+}
+
+/// The CPU with one thread and with two.
+pub fn cpus() -> Vec<(&'static str, Device)> {
+    vec![("cpu, 1 thread", cpu(1)), ("cpu, 2 threads", cpu(2))]
 }
 
 /// Every GPU that tests run on.
-pub fn gpus() -> impl Iterator<Item = (&'static str, Device)> {
+pub fn gpus() -> Vec<(&'static str, Device)> {
     let devices = devices().iter();
-    devices.map(|(name, gpu)| (name.as_str(), Device::Gpu(gpu.clone())))
+    devices
+        .map(|(name, gpu)| (name.as_str(), Device::Gpu(gpu.clone())))
+        .collect()
+}
+
+/// Runs a generic check on the CPU for every case, k, dtype and row padding; on the GPUs for every
+/// named case with one dtype a k, in turn: the virtual GPU takes its time.
+#[macro_export]
+macro_rules! for_all {
+    ($name:literal, $check:ident) => {
+        use tollgate_testkit::{edge_cases, run_all};
+        use $crate::common::{MAX_K, cases, cpus, gpus};
+        run_all($name, &cases(), &cpus(), |case, device| {
+            for (max_k, pad) in MAX_K.into_iter().zip([0, 3, 5]) {
+                $check::<f32>(case, device, max_k, pad);
+                $check::<f16>(case, device, max_k, pad);
+                $check::<bf16>(case, device, max_k, pad);
+            }
+        });
+        for (name, gpu) in gpus() {
+            let mut turn = 0;
+            run_all($name, &edge_cases(), &[(name, gpu)], |case, device| {
+                turn += 1;
+                for (i, (max_k, pad)) in MAX_K.into_iter().zip([0, 3, 5]).enumerate() {
+                    match (turn + i) % 3 {
+                        0 => $check::<f32>(case, device, max_k, pad),
+                        1 => $check::<f16>(case, device, max_k, pad),
+                        _ => $check::<bf16>(case, device, max_k, pad),
+                    }
+                }
+            });
+        }
+    };
 }
 
 impl Permute for Device {

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-use serde_json::Value;
+use std::process::Command;
 
 use super::archive::{self, Content};
+use super::programs::{self, FEATURES, Program};
 use super::script;
 use crate::{files, program};
 
@@ -23,15 +22,9 @@ const PROFILE_SETTINGS: &[&str] = &[
     "debug=0",
     "strip='symbols'",
 ];
-/// What the device crate must be able to open.
-pub const FEATURES: &str = "tollgate-device/cuda,tollgate-device/virtual";
-
 /// A package whose tests or benchmarks use a GPU.
 struct Row {
     package: &'static str,
-    /// Whether a test program uses one, by its target's name; under compute-sanitizer others would
-    /// only cost time.
-    uses_gpu: fn(&str) -> bool,
     /// Tests that cannot be away from cargo and the sources, by a part of their names.
     skip: &'static [&'static str],
 }
@@ -40,63 +33,30 @@ struct Row {
 const TABLE: &[Row] = &[
     Row {
         package: "tollgate-device",
-        uses_gpu: |_| true,
         // They build programs, and start them on the virtual GPU's driver library.
         skip: &["programs::", "second_run::"],
     },
     Row {
         package: "tollgate-gating",
-        uses_gpu: is_gpu,
         skip: &[],
     },
     Row {
         package: "tollgate-permute",
-        uses_gpu: is_gpu,
         skip: &[],
     },
     Row {
         package: "tollgate-gemm",
-        uses_gpu: is_gpu,
         skip: &[],
     },
     Row {
         package: "tollgate",
-        uses_gpu: is_gpu,
         skip: &[],
     },
     Row {
         package: "tollgate-benches",
-        uses_gpu: |_| false,
         skip: &[],
     },
 ];
-
-/// Test programs of device code are called so: `gpu`, `gpu_backward`, `layer_gpu`.
-fn is_gpu(target: &str) -> bool {
-    target.split(['_', '-']).any(|word| word == "gpu")
-}
-
-/// A program that cargo built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Executable {
-    package: String,
-    target: String,
-    bench: bool,
-    path: PathBuf,
-}
-
-impl Executable {
-    /// Its name in the bundle.
-    fn name(&self) -> String {
-        format!("{}.{}", self.package, self.target)
-    }
-
-    /// Its place in the bundle.
-    fn place(&self) -> String {
-        let folder = if self.bench { "benches" } else { "tests" };
-        format!("bin/{folder}/{}", self.name())
-    }
-}
 
 /// Builds the bundle of the workspace at `root`, and writes it to `out`.
 ///
@@ -104,17 +64,24 @@ impl Executable {
 /// What does not build; a package without programs; an archive that is too large.
 pub fn run(root: &Path, out: Option<&str>) -> Result<String, String> {
     let packages: Vec<&str> = TABLE.iter().map(|row| row.package).collect();
-    let executables = parse(&build(root, &packages)?)?;
-    complete(&executables)?;
+    let mut arguments = vec!["--profile".to_owned(), PROFILE.to_owned()];
+    for setting in PROFILE_SETTINGS {
+        arguments.extend([
+            "--config".to_owned(),
+            format!("profile.{PROFILE}.{setting}"),
+        ]);
+    }
+    let programs = programs::build(root, &packages, &arguments)?;
+    complete(&programs)?;
 
     let stage = root.join(STAGE);
     if stage.exists() {
         fs::remove_dir_all(&stage).map_err(|e| format!("{}: {e}", stage.display()))?;
     }
-    for executable in &executables {
-        archive::copy(&executable.path, &stage.join(executable.place()))?;
+    for program in &programs {
+        archive::copy(&program.path, &stage.join(place(program)))?;
     }
-    files::write(&stage.join("tests.txt"), list_of_tests(&executables))?;
+    files::write(&stage.join("tests.txt"), list_of_tests(&programs)?)?;
     let goldens = root.join("crates/vgpu/goldens");
     for name in ["record.cpp", "cases.txt"] {
         archive::copy(&goldens.join(name), &stage.join("goldens").join(name))?;
@@ -134,83 +101,20 @@ pub fn run(root: &Path, out: Option<&str>) -> Result<String, String> {
     Ok(format!(
         "{}: {} programs, {size}; unpack it, and run tollgate-gpu/run.sh",
         out.display(),
-        executables.len()
+        programs.len()
     ))
 }
 
-/// Runs cargo, whose errors are shown, and returns its messages.
-fn build(root: &Path, packages: &[&str]) -> Result<String, String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(root).args(["test", "--no-run"]);
-    command.args(["--profile", PROFILE, "--features", FEATURES]);
-    command.arg("--message-format=json-render-diagnostics");
-    for setting in PROFILE_SETTINGS {
-        command
-            .arg("--config")
-            .arg(format!("profile.{PROFILE}.{setting}"));
-    }
-    for package in packages {
-        command.args(["-p", package]);
-    }
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|e| format!("cargo: {e}"))?;
-    if !output.status.success() {
-        return Err(format!(
-            "the programs of the bundle do not build: {}; see the messages above, and the table in {}",
-            output.status,
-            file!()
-        ));
-    }
-    String::from_utf8(output.stdout).map_err(|e| format!("cargo: {e}"))
-}
-
-/// The programs among cargo's messages, by package and name.
-fn parse(messages: &str) -> Result<Vec<Executable>, String> {
-    let mut found = Vec::new();
-    for line in messages.lines() {
-        let message: Value =
-            serde_json::from_str(line).map_err(|e| format!("cargo printed '{line}': {e}"))?;
-        let Some(path) = message["executable"].as_str() else {
-            continue;
-        };
-        let kinds = message["target"]["kind"].as_array();
-        let bench = kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "bench"));
-        // A command that tests run is built with them, and is no test itself.
-        if message["profile"]["test"] != true && !bench {
-            continue;
-        }
-        let text = |value: &Value, what: &str| {
-            let missing = || format!("cargo's message has no {what}: {line}");
-            value.as_str().map(str::to_owned).ok_or_else(missing)
-        };
-        found.push(Executable {
-            package: package_name(&text(&message["package_id"], "package_id")?).to_owned(),
-            target: text(&message["target"]["name"], "target name")?,
-            bench,
-            path: PathBuf::from(path),
-        });
-    }
-    found.sort_by_key(|executable| (executable.bench, executable.name()));
-    Ok(found)
-}
-
-/// The package of an id: `path+file:///…/gating#tollgate-gating@0.1.0`, or `…/gating#0.1.0` where the
-/// folder has the package's name.
-fn package_name(id: &str) -> &str {
-    let (source, fragment) = id.rsplit_once('#').unwrap_or((id, ""));
-    match fragment.split_once('@') {
-        Some((name, _)) => name,
-        None => source.rsplit('/').next().unwrap_or(source),
-    }
+/// A program's place in the bundle.
+fn place(program: &Program) -> String {
+    let folder = if program.bench { "benches" } else { "tests" };
+    format!("bin/{folder}/{}", program.name())
 }
 
 /// Every package of the table has a program.
-fn complete(executables: &[Executable]) -> Result<(), String> {
+fn complete(programs: &[Program]) -> Result<(), String> {
     for row in TABLE {
-        if !executables.iter().any(|e| e.package == row.package) {
+        if !programs.iter().any(|p| p.package == row.package) {
             return Err(format!(
                 "{} has no test and no benchmark program; see the table in {}",
                 row.package,
@@ -221,24 +125,24 @@ fn complete(executables: &[Executable]) -> Result<(), String> {
     Ok(())
 }
 
-/// The test programs, one a line: name, whether it uses a GPU, arguments.
-fn list_of_tests(executables: &[Executable]) -> String {
-    let mut list = String::new();
-    for executable in executables.iter().filter(|e| !e.bench) {
-        if let Some(row) = TABLE.iter().find(|row| row.package == executable.package) {
-            let device = match (row.uses_gpu)(&executable.target) {
-                true => "gpu",
-                false => "cpu",
-            };
-            let skip: String = row
-                .skip
-                .iter()
-                .map(|test| format!(" --skip {test}"))
-                .collect();
-            list.push_str(&format!("{} {device}{skip}\n", executable.name()));
-        }
+/// The test programs, one a line: name, `gpu` if it opens devices and `cpu` if not, arguments. Under
+/// compute-sanitizer the latter would only cost time.
+fn list_of_tests(programs: &[Program]) -> Result<String, String> {
+    let (mut list, mut one_asks) = (String::new(), false);
+    for program in programs.iter().filter(|p| !p.bench) {
+        let asks = program.asks_for_devices()?;
+        one_asks |= asks;
+        let device = if asks { "gpu" } else { "cpu" };
+        let row = TABLE.iter().find(|row| row.package == program.package);
+        let skip = row.map_or(&[][..], |row| row.skip).iter();
+        let skip: String = skip.map(|test| format!(" --skip {test}")).collect();
+        list.push_str(&format!("{} {device}{skip}\n", program.name()));
     }
-    list
+    if one_asks {
+        Ok(list)
+    } else {
+        Err("no test program asks for devices, so there is nothing to test on a GPU".to_owned())
+    }
 }
 
 /// What the programs were built from.
@@ -292,90 +196,58 @@ fn manifest(origin: &Origin, contents: &[Content]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn message(id: &str, target: &str, kind: &str, test: bool, executable: Value) -> String {
-        json!({
-            "reason": "compiler-artifact", "package_id": id, "executable": executable,
-            "target": {"name": target, "kind": [kind]}, "profile": {"test": test},
-        })
-        .to_string()
-    }
-
-    fn executables() -> Vec<Executable> {
-        let id = |name: &str| format!("path+file:///w/crates/x#{name}@0.1.0");
-        let mut lines: Vec<String> = TABLE
+    /// A test program of each package, in files that hold `content`, and a benchmark.
+    fn programs(folder: &Path, content: &str) -> Vec<Program> {
+        let mut programs: Vec<Program> = TABLE
             .iter()
-            .map(|row| message(&id(row.package), "gpu", "test", true, json!("/t/gpu-1")))
+            .map(|row| Program {
+                package: row.package.to_owned(),
+                target: "gpu".to_owned(),
+                bench: false,
+                folder: folder.to_owned(),
+                path: folder.join(row.package),
+            })
             .collect();
-        lines.push(message(
-            &id("tollgate-benches"),
-            "gating",
-            "bench",
-            true,
-            json!("/t/b-1"),
-        ));
-        lines.push(message(
-            &id("tollgate-device"),
-            "tool",
-            "bin",
-            false,
-            json!("/t/tool"),
-        ));
-        lines.push(message(
-            &id("tollgate-device"),
-            "lib",
-            "lib",
-            false,
-            Value::Null,
-        ));
-        lines.push(json!({"reason": "build-finished", "success": true}).to_string());
-        parse(&lines.join("\n")).unwrap()
-    }
-
-    #[test]
-    fn programs_are_tests_and_benches_by_package() {
-        let found = executables();
-        assert_eq!(found.len(), TABLE.len() + 1, "{found:?}");
-        let last = &found[found.len() - 1];
-        assert_eq!(last.place(), "bin/benches/tollgate-benches.gating");
-        assert_eq!(last.path, Path::new("/t/b-1"));
-        assert_eq!(found[0].place(), "bin/tests/tollgate-benches.gpu");
-        assert!(parse("nonsense").is_err());
+        for program in &programs {
+            files::write(&program.path, content).unwrap();
+        }
+        programs.push(Program {
+            bench: true,
+            target: "gating".to_owned(),
+            ..programs[TABLE.len() - 1].clone()
+        });
+        programs
     }
 
     #[test]
     fn a_package_without_programs_is_an_error() {
-        let mut found = executables();
-        assert_eq!(complete(&found), Ok(()));
-        found.retain(|e| e.package != "tollgate-gemm");
-        assert!(
-            complete(&found)
-                .unwrap_err()
-                .contains("tollgate-gemm has no")
-        );
+        let folder = tempfile::tempdir().unwrap();
+        let mut programs = programs(folder.path(), "");
+        assert_eq!(complete(&programs), Ok(()));
+        let last = &programs[TABLE.len()];
+        assert_eq!(place(last), "bin/benches/tollgate-benches.gating");
+        programs.retain(|p| p.package != "tollgate-gemm");
+        let error = complete(&programs).unwrap_err();
+        assert!(error.contains("tollgate-gemm has no"), "{error}");
     }
 
     #[test]
-    fn the_sanitizer_runs_what_uses_a_gpu() {
-        assert!(is_gpu("gpu") && is_gpu("gpu_backward") && is_gpu("layer-gpu"));
-        assert!(!is_gpu("cpu") && !is_gpu("gpus"));
-        let list = list_of_tests(&executables());
+    fn tests_are_listed_with_whether_they_ask_for_devices() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = programs(folder.path(), "nothing");
+        let error = list_of_tests(&programs).unwrap_err();
+        assert!(error.contains("asks for devices"), "{error}");
+        for package in ["tollgate-device", "tollgate-gating"] {
+            files::write(&folder.path().join(package), "TOLLGATE_TEST_DEVICES").unwrap();
+        }
+        let list = list_of_tests(&programs).unwrap();
         let lines: Vec<&str> = list.lines().collect();
         assert_eq!(lines.len(), TABLE.len(), "{list}");
         assert!(lines.contains(&"tollgate-gating.gpu gpu"), "{list}");
-        assert!(lines.contains(&"tollgate-benches.gpu cpu"), "{list}");
+        assert!(lines.contains(&"tollgate-permute.gpu cpu"), "{list}");
         let device = "tollgate-device.gpu gpu --skip programs:: --skip second_run::";
         assert!(lines.contains(&device), "{list}");
-    }
-
-    #[test]
-    fn ids_of_packages_have_two_forms() {
-        assert_eq!(
-            package_name("path+file:///w/crates/layer#tollgate@0.1.0"),
-            "tollgate"
-        );
-        assert_eq!(package_name("path+file:///w/xtask#0.1.0"), "xtask");
     }
 
     #[test]

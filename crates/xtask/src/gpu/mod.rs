@@ -2,5 +2,6 @@
 
 mod archive;
 pub mod bundle;
+pub mod programs;
 pub mod record;
 mod script;

@@ -51,6 +51,12 @@ pub fn build(compiler: &Compiler, package: &Path, source: &Source) -> Result<Bui
         built.files.push((image.file.clone(), text));
         built.module.images.push(image);
     }
+    if hash::of_source(package, &source.path)? != source.sha256 {
+        return Err(format!(
+            "{PACKAGE}/{}: it, or a header, was changed while it was compiled; run again",
+            source.path
+        ));
+    }
     Ok(built)
 }
 

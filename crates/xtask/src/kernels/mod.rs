@@ -112,7 +112,8 @@ impl Package {
             known
                 .modules
                 .retain(|module| all.iter().any(|source| source.name == module.name));
-            let wanted = wanted_files(all);
+            // A source may have come, and been compiled by other means, since `all` was looked up.
+            let wanted = wanted_files(&source::find(&self.0)?);
             for file in self.prebuilt_files()? {
                 if !wanted.contains(&file) {
                     let path = self.prebuilt(&file);

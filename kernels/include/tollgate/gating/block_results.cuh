@@ -19,7 +19,7 @@ struct BlockResults {
     float* largest;          // [n] the largest logit
     float* total;            // [n] the sum of e^(z - largest); then lse
     int32_t* first_choice;   // [n]
-    int32_t* runner_up;      // [n]
+    int32_t* runner_up;      // [n]; gate.cu has sums there
     int32_t* local_experts;  // [n] what runs on a dropped step
     float* local_weights;    // [n]
     uint32_t* counts;        // [E] used slots
@@ -42,7 +42,7 @@ struct BlockResults {
         r.largest = reinterpret_cast<float*>(take(tokens));
         r.total = reinterpret_cast<float*>(take(tokens));
         r.first_choice = reinterpret_cast<int32_t*>(take(tokens));
-        r.runner_up = reinterpret_cast<int32_t*>(take(general ? tokens : 0));
+        r.runner_up = reinterpret_cast<int32_t*>(take(tokens));
         r.local_experts = reinterpret_cast<int32_t*>(take(general ? tokens : 0));
         r.local_weights = reinterpret_cast<float*>(take(general ? tokens : 0));
         r.counts = take(p.num_experts);

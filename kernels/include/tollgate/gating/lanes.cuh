@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "tollgate/gating/scores.cuh"
+#include "tollgate/ptx/masked.cuh"
 #include "tollgate/ptx/memory.cuh"
 #include "tollgate/warp.cuh"
 
@@ -57,30 +58,27 @@ struct Lanes {
                              : (lanes >> (group() * LANES) & ((1ull << LANES) - 1)) != 0;
     }
 
-    // The logits of one row; all masked where there is no row.
-    static __device__ __forceinline__ void load(float (&z)[V], const float* row, bool is_row,
+    // The logits of one row, whose first place of this lane is at `at`; all masked where there is no
+    // row.
+    static __device__ __forceinline__ void load(float (&z)[V], const float* at, bool is_row,
                                                 uint32_t experts, bool vector) {
         const float masked = -infinity_f32();
+        if (vector) {
 #pragma unroll
-        for (uint32_t j = 0; j < V; j += 4) {
-            const uint32_t e = expert(j);
-            float4 piece = make_float4(masked, masked, masked, masked);
-            if (vector) {
-                if (is_row && e < experts) {
-                    const uint4 bits = ptx::ld_global_nc_streaming_v4(row + e);
-                    piece = make_float4(__uint_as_float(bits.x), __uint_as_float(bits.y),
-                                        __uint_as_float(bits.z), __uint_as_float(bits.w));
-                }
-            } else if (is_row) {
-                piece.x = e < experts ? ptx::ld_global_nc_f32(row + e) : masked;
-                piece.y = e + 1 < experts ? ptx::ld_global_nc_f32(row + e + 1) : masked;
-                piece.z = e + 2 < experts ? ptx::ld_global_nc_f32(row + e + 2) : masked;
-                piece.w = e + 3 < experts ? ptx::ld_global_nc_f32(row + e + 3) : masked;
+            for (uint32_t j = 0; j < V; j += 4) {
+                const float4 piece = ptx::ld_global_nc_streaming_v4_if(
+                    is_row && expert(j) < experts, at + j * LANES, masked);
+                z[j] = piece.x;
+                z[j + 1] = piece.y;
+                z[j + 2] = piece.z;
+                z[j + 3] = piece.w;
             }
-            z[j] = piece.x;
-            z[j + 1] = piece.y;
-            z[j + 2] = piece.z;
-            z[j + 3] = piece.w;
+        } else {
+#pragma unroll
+            for (uint32_t j = 0; j < V; ++j) {
+                const float* from = at + j / 4 * 4 * LANES + j % 4;
+                z[j] = is_row && expert(j) < experts ? ptx::ld_global_nc_f32(from) : masked;
+            }
         }
     }
 

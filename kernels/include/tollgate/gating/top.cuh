@@ -22,9 +22,35 @@ __device__ __forceinline__ void keys_of(uint32_t (&keys)[V], const float (&z)[V]
                                         uint32_t experts) {
 #pragma unroll
     for (uint32_t j = 0; j < V; ++j) {
-        const uint32_t key = order_key(z[j]);
-        keys[j] = Lanes<LANES, V>::expert(j) < experts ? key : NO_KEY;
+        keys[j] = order_key(z[j]);
     }
+    if (experts < Lanes<LANES, V>::PLACES) {
+#pragma unroll
+        for (uint32_t j = 0; j < V; ++j) {
+            keys[j] = Lanes<LANES, V>::expert(j) < experts ? keys[j] : NO_KEY;
+        }
+    }
+}
+
+// The best of a row alone, which needs no keys but of the largest. Expert 0 where a NaN hides it.
+template <uint32_t LANES, uint32_t V>
+__device__ __forceinline__ Choice best_one(const float (&z)[V], uint32_t experts) {
+    using L = Lanes<LANES, V>;
+    float largest = z[0];
+#pragma unroll
+    for (uint32_t j = 1; j < V; ++j) {
+        largest = fmaxf(largest, z[j]);
+    }
+    const uint32_t key = L::max(order_key(largest));
+    largest = key_value(key);
+    // Places beyond E are as good as a masked row's, but behind them.
+    uint32_t expert = ~0u;
+#pragma unroll
+    for (uint32_t j = V; j-- > 0;) {
+        expert = z[j] == largest ? L::expert(j) : expert;
+    }
+    expert = L::min(expert);
+    return {key, expert < experts ? expert : 0};
 }
 
 // The best of this lane's places.
@@ -57,6 +83,7 @@ template <uint32_t LANES, uint32_t V, typename Take>
 __device__ __forceinline__ void top_by_rounds(uint32_t (&keys)[V], uint32_t k, Take take) {
     using L = Lanes<LANES, V>;
     Choice mine = best_place<LANES, V>(keys);
+#pragma unroll 1
     for (uint32_t r = 0; r < k; ++r) {
         const Choice best = best_of_lanes<LANES, V>(mine);
         take(r, best);
@@ -86,6 +113,7 @@ __device__ __forceinline__ bool top_by_candidates(const uint32_t (&keys)[V], uin
         mine = keys[j] > mine ? keys[j] : mine;
     }
     uint32_t bound = mine;
+#pragma unroll 4
     for (uint32_t r = 0; r < k; ++r) {
         bound = L::max(mine);
         mine = mine == bound ? NO_KEY : mine;
@@ -116,6 +144,7 @@ __device__ __forceinline__ bool top_by_candidates(const uint32_t (&keys)[V], uin
     const uint32_t key = candidates[lane_id()];
     const uint32_t expert = lane_id() < all ? candidates[WARP + lane_id()] : 0;
     uint32_t rank = 0;
+#pragma unroll 1
     for (uint32_t i = 0; i < all; i += 4) {
         const uint4 other = *reinterpret_cast<const uint4*>(candidates + i);
         rank += (other.x > key) + (other.y > key) + (other.z > key) + (other.w > key);
@@ -123,6 +152,7 @@ __device__ __forceinline__ bool top_by_candidates(const uint32_t (&keys)[V], uin
     // Equal keys have equal ranks so far.
     const uint32_t tied = ptx::match_any_u32(ptx::ALL_LANES, key);
     if (ptx::ballot(ptx::ALL_LANES, key != NO_KEY && (tied & (tied - 1)) != 0) != 0) {
+#pragma unroll 1
         for (uint32_t i = 0; i < all; ++i) {
             rank += candidates[i] == key && candidates[WARP + i] < expert ? 1 : 0;
         }

@@ -1,6 +1,6 @@
-// Elements of a type that is known at run time, sixteen bytes at a time. A unit is 4 elements of f32
-// or 8 of f16 or bf16; the type is the same for a whole tensor, so that no branch on it divides a
-// warp.
+// Elements of a type that is known at run time, sixteen bytes at a time. A unit is 4 elements of
+// f32 or 8 of f16 or bf16; the type is the same for a whole tensor, so that no branch on it divides
+// a warp.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -84,8 +84,8 @@ __device__ __forceinline__ uint4 narrow(const float (&v)[UNIT], ElementType type
     return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// The unit at an index, a multiple of UNIT where `vector`. Only the first `count` elements are there
-// to be read; the others are 0.
+// The unit at an index, a multiple of UNIT where `vector`. Only the first `count` elements are
+// there to be read; the others are 0.
 template <uint32_t UNIT>
 __device__ __forceinline__ uint4 load_unit(const void* data, uint64_t index, uint32_t count,
                                            bool vector) {

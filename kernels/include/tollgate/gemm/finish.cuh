@@ -9,10 +9,12 @@
 
 namespace tollgate::tile {
 
-// UNIT values of a line in shared memory. Lanes 32 bytes apart would meet in the same banks: half of
-// them read their second half first.
+// UNIT values of a line in shared memory, by a walk over units that is `width` columns wide. Eight
+// lanes that are 32 bytes apart would meet in the same banks: half of them read their second half
+// first. Where a walk is only four units wide, the other four lanes are on the next line, whose
+// banks are others already.
 template <uint32_t UNIT>
-__device__ __forceinline__ void read_unit(const float* line, float (&v)[UNIT]) {
+__device__ __forceinline__ void read_unit(const float* line, uint32_t width, float (&v)[UNIT]) {
     if constexpr (UNIT == WIDE_UNIT) {
         const float4 four = *reinterpret_cast<const float4*>(line);
         v[0] = four.x;
@@ -20,7 +22,7 @@ __device__ __forceinline__ void read_unit(const float* line, float (&v)[UNIT]) {
         v[2] = four.z;
         v[3] = four.w;
     } else {
-        const bool swap = lane_id() & 4;
+        const bool swap = width > 4 * UNIT && lane_id() & 4;
         const float4 one = *reinterpret_cast<const float4*>(line + 4 * swap);
         const float4 two = *reinterpret_cast<const float4*>(line + 4 * !swap);
         const float4 low = swap ? two : one;
@@ -36,14 +38,14 @@ __device__ __forceinline__ void read_unit(const float* line, float (&v)[UNIT]) {
     }
 }
 
-// A finished unit: the result and its bias, if there is one.
+// A finished unit of such a walk: the result and its bias, if there is one.
 template <uint32_t UNIT>
 __device__ __forceinline__ void finished_unit(const Shared& shared, uint32_t row, uint32_t col,
-                                              bool biased, float (&v)[UNIT]) {
-    read_unit(&shared.results[row][col], v);
+                                              uint32_t width, bool biased, float (&v)[UNIT]) {
+    read_unit(&shared.results[row][col], width, v);
     if (biased) {
         float bias[UNIT];
-        read_unit(&shared.bias[col], bias);
+        read_unit(&shared.bias[col], width, bias);
 #pragma unroll
         for (uint32_t i = 0; i < UNIT; ++i) {
             v[i] = __fadd_rn(v[i], bias[i]);
@@ -51,16 +53,17 @@ __device__ __forceinline__ void finished_unit(const Shared& shared, uint32_t row
     }
 }
 
-// Calls `each(row, col, count)` for the units of the first `rows` rows and WIDTH columns of a tile
+// Calls `each(row, col, count)` for the units of the first `rows` rows and `width` columns of a tile
 // that begins at column `col`: `count` of a unit's columns are below `cols`.
-template <uint32_t UNIT, uint32_t WIDTH, class Each>
-__device__ __forceinline__ void each_unit(uint32_t rows, uint32_t col, uint32_t cols, Each each) {
-    constexpr uint32_t UNITS = WIDTH / UNIT;
+template <uint32_t UNIT, class Each>
+__device__ __forceinline__ void each_unit(uint32_t rows, uint32_t width, uint32_t col,
+                                          uint32_t cols, Each each) {
+    const uint32_t units = width / UNIT;
 #pragma unroll 1
-    for (uint32_t u = threadIdx.x; u < rows * UNITS; u += THREADS) {
-        const uint32_t w = u % UNITS * UNIT;
+    for (uint32_t u = threadIdx.x; u < rows * units; u += THREADS) {
+        const uint32_t w = u % units * UNIT;
         if (col + w < cols) {
-            each(u / UNITS, w, min(UNIT, cols - col - w));
+            each(u / units, w, min(UNIT, cols - col - w));
         }
     }
 }
@@ -80,12 +83,13 @@ template <uint32_t UNIT>
 __device__ __forceinline__ void store_units(const Shared& shared, const RowRange& rows,
                                             uint32_t col, uint32_t cols, bool biased,
                                             const Result& d) {
-    each_unit<UNIT, COLS>(rows.count, col, cols, [&](uint32_t row, uint32_t w, uint32_t count) {
+    const auto store = [&](uint32_t row, uint32_t w, uint32_t count) {
         float v[UNIT];
-        finished_unit(shared, row, w, biased, v);
+        finished_unit(shared, row, w, COLS, biased, v);
         const uint64_t index = (rows.first + row) * d.stride + col + w;
         store_unit<UNIT>(d.data, index, count, d.vector, narrow(v, d.type));
-    });
+    };
+    each_unit<UNIT>(rows.count, COLS, col, cols, store);
 }
 
 // D = round(results + bias) for the rows of a tile and its columns from `col`, of `cols` in all.

@@ -40,8 +40,8 @@ __device__ __forceinline__ bool report_bad_offsets(bool good, StatusBlock* statu
     return good;
 }
 
-// Tile `wanted` of all groups' tiles of ROWS rows, groups in order; count 0 if there are fewer tiles
-// or the offsets are bad. The whole block takes part.
+// Tile `wanted` of all groups' tiles of ROWS rows, groups in order; count 0 if there are fewer
+// tiles or the offsets are bad. The whole block takes part.
 template <uint32_t ROWS>
 __device__ __forceinline__ RowRange find_tile(const int32_t* offsets, uint32_t experts,
                                               uint32_t rows, uint32_t wanted, StatusBlock* status,

@@ -27,14 +27,16 @@ __device__ __forceinline__ void transpose_wide(Side<WIDTH>& to, const Operand& f
                                                uint32_t w, uint32_t sector, uint32_t count) {
     constexpr uint32_t SECTOR = 2 * WIDE_UNIT;
     constexpr uint32_t STEP = THREADS / WARP / (WIDTH / WARP_ROWS);
+    const uint32_t first = sector * SECTOR + lane_id() % 2 * WIDE_UNIT;
+    index += first;
 #pragma unroll
-    for (uint32_t s = 0; s < DEPTH / SECTOR; s += STEP) {
-        const uint32_t k = (s + sector) * SECTOR + lane_id() % 2 * WIDE_UNIT;
+    for (uint32_t s = 0; s < DEPTH; s += STEP * SECTOR) {
+        const uint32_t k = first + s;
         if (!WHOLE && k >= count) {
             continue;
         }
         float v[WIDE_UNIT];
-        widen(load_piece<WHOLE, WIDE_UNIT>(from, index + k, count - k), from.type, v);
+        widen(load_piece<WHOLE, WIDE_UNIT>(from, index + s, count - k), from.type, v);
 #pragma unroll
         for (uint32_t i = 0; i < WIDE_UNIT; ++i) {
             to.at[k + i][w] = v[i];
@@ -42,9 +44,9 @@ __device__ __forceinline__ void transpose_wide(Side<WIDTH>& to, const Operand& f
     }
 }
 
-// The same of narrow types. The type is a constant where the piece is whole: no question an element.
-// The odd lanes store their second half first, four lines from the even
-// lanes' and not eight: those would be the same banks.
+// The same of narrow types. The type is a constant where the piece is whole: no question an
+// element. The odd lanes store their second half first, four lines from the even lanes' and not
+// eight: those would be the same banks.
 template <bool WHOLE, uint32_t WIDTH>
 __device__ __forceinline__ void transpose_narrow(Side<WIDTH>& to, const Operand& from,
                                                  ElementType type, uint64_t index, uint32_t w,
@@ -52,21 +54,23 @@ __device__ __forceinline__ void transpose_narrow(Side<WIDTH>& to, const Operand&
     constexpr uint32_t SECTOR = 2 * NARROW_UNIT;
     constexpr uint32_t STEP = THREADS / WARP / (WIDTH / WARP_ROWS);
     const uint32_t odd = lane_id() % 2;
+    const uint32_t first = sector * SECTOR + odd * NARROW_UNIT;
+    index += first;
 #pragma unroll
-    for (uint32_t s = 0; s < DEPTH / SECTOR; s += STEP) {
-        const uint32_t k = (s + sector) * SECTOR + odd * NARROW_UNIT;
+    for (uint32_t s = 0; s < DEPTH; s += STEP * SECTOR) {
+        const uint32_t k = first + s;
         if (!WHOLE && k >= count) {
             continue;
         }
-        const uint4 raw = load_piece<WHOLE, NARROW_UNIT>(from, index + k, count - k);
+        const uint4 raw = load_piece<WHOLE, NARROW_UNIT>(from, index + s, count - k);
         float v[NARROW_UNIT];
         widen(swap_halves(raw, odd), type, v);
-        float(*first)[WIDTH + PAD] = &to.at[k + 4 * odd];
-        float(*second)[WIDTH + PAD] = &to.at[k + 4 - 4 * odd];
+        float(*lower)[WIDTH + PAD] = &to.at[k + 4 * odd];
+        float(*upper)[WIDTH + PAD] = &to.at[k + 4 - 4 * odd];
 #pragma unroll
         for (uint32_t i = 0; i < 4; ++i) {
-            first[i][w] = v[i];
-            second[i][w] = v[4 + i];
+            lower[i][w] = v[i];
+            upper[i][w] = v[4 + i];
         }
     }
 }
@@ -115,9 +119,10 @@ __device__ __forceinline__ void copy_wide(Side<WIDTH>& to, const Operand& from, 
         if (!WHOLE && line + s >= count) {
             continue;
         }
+        const uint4 raw = load_piece<WHOLE, WIDE_UNIT>(from, index + s * from.stride,
+                                                       w < there ? there - w : 0);
         float v[WIDE_UNIT];
-        widen(load_piece<WHOLE, WIDE_UNIT>(from, index + s * from.stride, w < there ? there - w : 0),
-              from.type, v);
+        widen(raw, from.type, v);
         *reinterpret_cast<float4*>(&to.at[line + s][w]) = make_float4(v[0], v[1], v[2], v[3]);
     }
 }

@@ -2,7 +2,8 @@
 //
 // A sum is cut into the fewest equal blocks of at most CHAIN terms, by its length alone. A block is
 // one chain of fused multiply-adds from 0 over ascending terms, and the blocks are added in order.
-// So an element's bits depend on its row and its column and on nothing else, and they are the CPU's.
+// So an element's bits depend on its row and its column and on nothing else, and they are the
+// CPU's.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +20,14 @@ inline constexpr uint32_t DEPTH = 32;
 // Elements of a thread.
 inline constexpr uint32_t THREAD_ROWS = 8;
 inline constexpr uint32_t THREAD_COLS = 4;
-// Rows of a warp: a warp whose rows are all behind the group's end computes nothing, and loads none.
+// Rows of a warp: a warp whose rows are all behind the group's end computes nothing, and loads
+// none.
 inline constexpr uint32_t WARP_ROWS = 16;
 // The longest chain.
 inline constexpr uint32_t CHAIN = 384;
-// Elements behind each line in shared memory. With a pitch of 4 modulo 8 words, the lanes that store
-// one column of a transposed tile go to 32 different banks; and lines stay aligned to 16 bytes.
+// Elements behind each line in shared memory. With a pitch of 4 modulo 8 words, the lanes that
+// store one column of a transposed tile go to 32 different banks; and lines stay aligned to 16
+// bytes.
 inline constexpr uint32_t PAD = 4;
 
 static_assert(ROWS * COLS == THREADS * THREAD_ROWS * THREAD_COLS);
@@ -110,9 +113,9 @@ struct Sums {
 };
 
 // Computes the tile into `shared.results`: `load(operands, first, count)` brings terms
-// first..first+count into shared memory, by all threads; lines behind `count` are not read, nor rows
-// behind the last WARP_ROWS that `rows` reaches into. The whole block takes part; on return the
-// results (and what was written to `shared.bias` before) may be read.
+// first..first+count into shared memory, by all threads; lines behind `count` are not read, nor
+// rows behind the last WARP_ROWS that `rows` reaches into. The whole block takes part; on return
+// the results (and what was written to `shared.bias` before) may be read.
 template <class Load>
 __device__ __forceinline__ void multiply(Shared& shared, uint32_t depth, uint32_t rows, Load load) {
     const uint32_t row = warp_id() * WARP_ROWS + lane_id() / WARP_ROWS * THREAD_ROWS;
