@@ -1,7 +1,11 @@
 //! Gating: softmax, the whole gate for each kind of router, and its backward pass.
 //!
 //! Bytes are the compulsory ones: logits read; scores, log-sum-exp, first choices and one routing
-//! table written. Buffers take turns beyond the last-level cache.
+//! table written. Buffers take turns beyond the last-level cache. Behind the tables stands what is
+//! known of the kernels for GPUs: see [`gpu`].
+
+#[path = "gating/gpu.rs"]
+mod gpu;
 
 use tollgate::core::options::GateOptions;
 use tollgate::gating::{GateInputs, GateState, Gating, reference};
@@ -130,6 +134,7 @@ fn main() {
     }
     op.finish();
     family.finish();
+    gpu::tables(scale);
 }
 
 /// Compulsory bytes of a gate call. Routers whose number of assignments depends on the data are

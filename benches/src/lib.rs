@@ -5,6 +5,7 @@
 //! - [`work`]: operations and bytes of a benchmark, and what share of the limits a time is.
 //! - [`shapes`]: the papers' shapes.
 //! - [`data`]: random data, and buffers that take turns so that caches cannot help.
+//! - [`gpu`]: counters, events and the rate of a copy, for tables about GPUs.
 //! - [`check`]: comparisons that run before anything is timed.
 //! - [`load`]: how busy other processes kept the machine.
 //!
@@ -14,6 +15,7 @@
 
 pub mod check;
 pub mod data;
+pub mod gpu;
 pub mod harness;
 pub mod limits;
 pub mod load;

@@ -9,10 +9,11 @@ use half::bf16;
 use tollgate::RoutingTable;
 use tollgate::device::{
     Buffer, DeviceRoutingTable, DeviceRows, DeviceRowsMut, DeviceSpec, Gpu, LaunchCounters, Result,
-    StatusBlock, Stream, VirtualOptions, Workspace, WorkspaceLayout,
+    StatusBlock, Stream, Workspace, WorkspaceLayout,
 };
 use tollgate::permute::gpu::{self, DevicePermuteMaps, FreeRows, SortPlan, SortShape};
 use tollgate_benches::data::normals;
+use tollgate_benches::gpu::{LAUNCHES, copy_rate, counting, sets_beyond_l2, sum, timed};
 use tollgate_benches::harness::Scale;
 use tollgate_benches::shapes::RowsShape;
 use tollgate_benches::table::{median, time};
@@ -243,11 +244,7 @@ fn counters(scale: Scale) {
         "local",
         "warp inst"
     );
-    let options = VirtualOptions {
-        checks: false,
-        ..VirtualOptions::default()
-    };
-    let gpu = Gpu::virtual_gpu(&options).expect("a virtual GPU");
+    let gpu = counting();
     for shape in shapes {
         count(&gpu, shape).expect("shapes agree");
     }
@@ -261,9 +258,7 @@ fn count(gpu: &Gpu, shape: RowsShape) -> Result<()> {
         on_device.launch(operation, 0)?;
         on_device.stream.synchronize()?;
         let launches = gpu.take_launches();
-        let sum = |of: fn(&LaunchCounters) -> u64| -> u64 {
-            launches.iter().map(|launch| of(&launch.counters)).sum()
-        };
+        let sum = |of| sum(&launches, of);
         let (moved, needed) = (
             sum(LaunchCounters::moved_bytes),
             operation.needed_bytes(shape),
@@ -291,11 +286,6 @@ fn name(shape: RowsShape) -> String {
     )
 }
 
-/// Launches before the measured ones.
-const WARM_UP: usize = 5;
-/// Measured launches.
-const LAUNCHES: usize = 40;
-
 /// Times on a CUDA device.
 fn times(gpu: &Gpu) -> Result<()> {
     let copied = copy_rate(gpu)?;
@@ -318,11 +308,11 @@ fn times(gpu: &Gpu) -> Result<()> {
         shape(64, 7168, 256, 8),
     ] {
         let bytes = 2 * shape.hidden * (shape.tokens + shape.assignments());
-        let beyond = 4 * gpu.facts().l2_bytes.max(64 << 20) as usize;
-        let sets = beyond.div_ceil(2 * bytes).clamp(2, 64);
+        let sets = sets_beyond_l2(gpu, 2 * bytes);
         let mut on_device = OnDevice::new(gpu, &table(shape), shape, sets)?;
         for operation in Operation::ALL {
-            let seconds = timed(&mut on_device, operation)?;
+            let stream = on_device.stream.clone();
+            let seconds = timed(&stream, |set| on_device.launch(operation, set))?;
             let needed = operation.needed_bytes(shape) as f64;
             let rate = needed / median(&seconds);
             let best = seconds.iter().copied().fold(f64::INFINITY, f64::min);
@@ -339,34 +329,4 @@ fn times(gpu: &Gpu) -> Result<()> {
     }
     println!();
     Ok(())
-}
-
-/// Seconds of each launch.
-fn timed(on_device: &mut OnDevice, operation: Operation) -> Result<Vec<f64>> {
-    for set in 0..WARM_UP {
-        on_device.launch(operation, set)?;
-    }
-    let mut spans = Vec::with_capacity(LAUNCHES);
-    for set in 0..LAUNCHES {
-        let start = on_device.stream.record()?;
-        on_device.launch(operation, set)?;
-        spans.push((start, on_device.stream.record()?));
-    }
-    let seconds = spans.iter().map(|(start, end)| end.elapsed_ms(start));
-    seconds.map(|ms| ms.map(|ms| f64::from(ms) / 1e3)).collect()
-}
-
-/// Bytes a second, read and written, of a copy on the device.
-fn copy_rate(gpu: &Gpu) -> Result<f64> {
-    const BYTES: usize = 1 << 30;
-    let stream = gpu.stream()?;
-    let (from, mut to) = (gpu.alloc::<u8>(BYTES)?, gpu.alloc::<u8>(BYTES)?);
-    let mut best = 0f64;
-    for _ in 0..WARM_UP + 10 {
-        let start = stream.record()?;
-        stream.copy(from.slice(), to.slice_mut())?;
-        let seconds = f64::from(stream.record()?.elapsed_ms(&start)?) / 1e3;
-        best = best.max(2.0 * BYTES as f64 / seconds);
-    }
-    Ok(best)
 }

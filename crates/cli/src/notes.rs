@@ -7,11 +7,7 @@ use crate::args::{GateArgs, RunArgs};
 use crate::step::Problem;
 
 /// The notes of a run.
-pub fn of_run<T: Element>(
-    args: &RunArgs,
-    problem: &Problem<'_, T>,
-    trace: &Trace,
-) -> Vec<String> {
+pub fn of_run<T: Element>(args: &RunArgs, problem: &Problem<'_, T>, trace: &Trace) -> Vec<String> {
     let (options, model) = (problem.options(), problem.model);
     let router = &options.router;
     let mut notes = without_effect(&args.gate, options);

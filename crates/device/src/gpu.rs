@@ -163,7 +163,8 @@ impl Gpu {
     /// A stream of another framework: on CUDA a `CUstream` of this device's primary context.
     ///
     /// # Safety
-    /// The handle is a stream of this device and stays one as long as the result and its clones live.
+    /// The handle is a stream of this device and stays one as long as the result and its clones
+    /// live.
     pub unsafe fn borrow_stream(&self, handle: u64) -> Stream {
         Stream::new(self.driver.clone(), RawStream(handle), Owner::Borrowed)
     }
@@ -177,16 +178,16 @@ impl Gpu {
         Stream::new(self.driver.clone(), RawStream(handle), owner)
     }
 
-    /// Puts a kernel into a stream. `grid` counts blocks; with none of them nothing is launched. The
-    /// block's size is the kernel's.
+    /// Puts a kernel into a stream. `grid` counts blocks; with none of them nothing is launched.
+    /// The block's size is the kernel's.
     ///
     /// # Errors
-    /// [`Error::Launch`] with the value and its bound; a stream of another device; a module that the
-    /// driver does not take.
+    /// [`Error::Launch`] with the value and its bound; a stream of another device; a module that
+    /// the driver does not take.
     ///
     /// # Safety
-    /// The addresses in `params` are device memory that is large enough for what the kernel does with
-    /// it, in the types that the kernel takes, and stays so until the kernel has run.
+    /// The addresses in `params` are device memory that is large enough for what the kernel does
+    /// with it, in the types that the kernel takes, and stays so until the kernel has run.
     pub unsafe fn launch<P: Abi>(
         &self,
         stream: &Stream,

@@ -1,12 +1,12 @@
 //! Where buffers live and kernels run: CUDA, loaded at run time, or the virtual GPU.
 //!
-//! [`Gpu`] is one device; everything is reached through it: [`Buffer`]s and views of them, [`Stream`]s
-//! and [`Event`]s, launches of the kernels of `tollgate-kernels`, graphs. Memory and streams of other
-//! frameworks are accepted as they are: [`DeviceSlice::from_raw`], [`Gpu::share_stream`],
-//! [`Gpu::borrow_stream`].
+//! [`Gpu`] is one device; everything is reached through it: [`Buffer`]s and views of them,
+//! [`Stream`]s and [`Event`]s, launches of the kernels of `tollgate-kernels`, graphs. Memory and
+//! streams of other frameworks are accepted as they are: [`DeviceSlice::from_raw`],
+//! [`Gpu::share_stream`], [`Gpu::borrow_stream`].
 //!
-//! The same code runs on both drivers. On the virtual GPU every access of every kernel is checked, and
-//! what the checks find is an error of the next [`Stream::synchronize`].
+//! The same code runs on both drivers. On the virtual GPU every access of every kernel is checked,
+//! and what the checks find is an error of the next [`Stream::synchronize`].
 
 /// The README's example is compiled and run.
 #[cfg(doctest)]

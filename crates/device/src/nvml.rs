@@ -167,7 +167,8 @@ fn pcie(device: &Device<'_>) -> Result<PcieLink, NvmlError> {
     })
 }
 
-/// Links beyond those that a device has are an invalid argument; a device without any supports none.
+/// Links beyond those that a device has are an invalid argument; a device without any supports
+/// none.
 fn active_nvlinks(device: &Device<'_>) -> Option<u32> {
     let mut active = 0;
     for link in 0..MOST_LINKS {

@@ -1,7 +1,8 @@
 //! The one place that looks for a CUDA driver.
 //!
-//! cudarc loads the driver when it is called for the first time, and panics when that fails or when a
-//! function is missing. So all that it will need is tried here before, and what is missing is said.
+//! cudarc loads the driver when it is called for the first time, and panics when that fails or when
+//! a function is missing. So all that it will need is tried here before, and what is missing is
+//! said.
 
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
@@ -79,11 +80,12 @@ const FUNCTIONS: &[&CStr] = &[
     c"cuThreadExchangeStreamCaptureMode",
 ];
 
-/// The CUDA devices of this machine, by the driver's numbers; those that the kernels do not run on are
-/// among them.
+/// The CUDA devices of this machine, by the driver's numbers; those that the kernels do not run on
+/// are among them.
 ///
 /// # Errors
-/// [`Error::NoDevice`] with the reason: no driver library, one that is broken or too old, no device.
+/// [`Error::NoDevice`] with the reason: no driver library, one that is broken or too old, no
+/// device.
 pub fn probe() -> Result<Vec<Found>> {
     all().map_err(|reason| Error::NoDevice {
         device: "cuda".to_owned(),
@@ -244,8 +246,8 @@ fn pci_bus_id(device: sys::CUdevice) -> Option<String> {
 
 /// Milliseconds between two events that have happened.
 ///
-/// By the function's first name: the one that cudarc calls came with CUDA 12.8, and nothing else here
-/// needs a driver as new as that.
+/// By the function's first name: the one that cudarc calls came with CUDA 12.8, and nothing else
+/// here needs a driver as new as that.
 pub(crate) fn elapsed_ms(
     start: sys::CUevent,
     end: sys::CUevent,

@@ -167,7 +167,8 @@ impl Stream {
         self.driver().wait_event(self.raw(), event.raw)
     }
 
-    /// Runs `work`, which puts work into this stream, and returns that as a graph instead of doing it.
+    /// Runs `work`, which puts work into this stream, and returns that as a graph instead of doing
+    /// it.
     ///
     /// # Errors
     /// What `work` returns; what the driver says, for example to a synchronisation inside.

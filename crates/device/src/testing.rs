@@ -1,8 +1,9 @@
 //! The devices that tests run on.
 //!
 //! `TOLLGATE_TEST_DEVICES` names them, separated by commas: `virtual`, `cuda`, `cuda:1`. Without it
-//! tests run on the virtual GPU, and on the first CUDA device where there is one. What is named must
-//! be there: then its absence is a failure. The first call of a process says which devices are used.
+//! tests run on the virtual GPU, and on the first CUDA device where there is one. What is named
+//! must be there: then its absence is a failure. The first call of a process says which devices are
+//! used.
 
 use std::io::Write;
 use std::sync::OnceLock;

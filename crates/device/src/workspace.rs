@@ -98,8 +98,8 @@ impl<'a> Workspace<'a> {
     /// Lays `layout` over `memory`.
     ///
     /// # Errors
-    /// [`Error::TooSmall`] with both sizes; [`Error::BadPointer`] when it does not start at a multiple
-    /// of [`WorkspaceLayout::ALIGNMENT`].
+    /// [`Error::TooSmall`] with both sizes; [`Error::BadPointer`] when it does not start at a
+    /// multiple of [`WorkspaceLayout::ALIGNMENT`].
     pub fn new(memory: DeviceSliceMut<'a, u8>, layout: &WorkspaceLayout) -> Result<Self> {
         if memory.len() < layout.bytes() {
             return Err(Error::TooSmall {
@@ -119,8 +119,8 @@ impl<'a> Workspace<'a> {
         Ok(Self { memory })
     }
 
-    /// The array of a region. Regions of one layout do not overlap, which is why several may be held
-    /// at once.
+    /// The array of a region. Regions of one layout do not overlap, which is why several may be
+    /// held at once.
     ///
     /// # Errors
     /// [`Error::TooSmall`] for a region of a larger layout.

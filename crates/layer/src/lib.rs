@@ -6,10 +6,11 @@
 //! - [`LayerState`]: what a forward pass saves for its backward pass, and all scratch; reused from
 //!   step to step, so that a steady state allocates no activations.
 //! - [`Trace`]: time, operations and bytes of every stage, and what the gate decided.
+//! - [`mod@gpu`]: the same layer over buffers in device memory, for frameworks.
 //! - [`mod@reference`]: the whole layer in f64, to compare with.
 //!
-//! The operations themselves are re-exported: [`gating`], [`permute`], [`gemm`], and the words of
-//! [`core`].
+//! The operations themselves are re-exported: [`gating`], [`permute`], [`gemm`], each with its device
+//! form in `gpu`, and the words of [`core`]. [`device`] opens GPUs, real and virtual.
 //!
 //! `y_t = Σ_{e ∈ S_t} w_e FFN_e(x_t)`; the residual path and its addition are the caller's.
 

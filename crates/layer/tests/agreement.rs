@@ -13,18 +13,26 @@ use tollgate_testkit::{Case, LogitKind, assert_same, edge_cases, run_all};
 /// The CPU's layer.
 fn agree<T: Element>(case: &Case, options: GateOptions, activation: Activation, gated: bool) {
     let problem = Problem::<T>::new(case, options, activation, gated);
-    named(&problem, "cpu", || check(&problem, &problem.run(), &problem.reference()));
+    named(&problem, "cpu", || {
+        check(&problem, &problem.run(), &problem.reference())
+    });
 }
 
 /// The CPU's layer, and the host form on every GPU.
 fn all_agree<T: Element>(case: &Case, options: GateOptions, activation: Activation, gated: bool) {
     let problem = Problem::<T>::new(case, options, activation, gated);
     let reference = problem.reference();
-    named(&problem, "cpu", || check(&problem, &problem.run(), &reference));
+    named(&problem, "cpu", || {
+        check(&problem, &problem.run(), &reference)
+    });
     for (device, gpu) in devices() {
         let layer = problem.layer.on(gpu.clone());
         named(&problem, device, || {
-            check(&problem, &problem.run_on(&layer, LayerState::default()), &reference);
+            check(
+                &problem,
+                &problem.run_on(&layer, LayerState::default()),
+                &reference,
+            );
         });
     }
 }

@@ -97,7 +97,11 @@ fn same<T: Element>(what: &str, a: &Step<T>, b: &Step<T>) {
     assert_eq!(a.gate.table, b.gate.table, "{what}: routing table");
     assert_eq!(a.gate.losses, b.gate.losses, "{what}: losses");
     assert_eq!(a.gate.dropped, b.gate.dropped, "{what}: dropped");
-    assert_same(&format!("{what}: logits"), &a.router_logits, &b.router_logits);
+    assert_same(
+        &format!("{what}: logits"),
+        &a.router_logits,
+        &b.router_logits,
+    );
     assert_same(&format!("{what}: dlogits"), &a.dlogits, &b.dlogits);
     assert_same(&format!("{what}: y"), &a.y, &b.y);
     assert_same(&format!("{what}: dx"), &a.dx, &b.dx);
@@ -113,7 +117,13 @@ fn same<T: Element>(what: &str, a: &Step<T>, b: &Step<T>) {
 #[test]
 fn a_graph_of_forward_and_backward_draws_anew_at_every_replay() {
     let case = sized(30, 4, 16, 12);
-    for router in ["noisy:2", "thor:token", "second:random:0.5", "adaptive:0.3", "thor"] {
+    for router in [
+        "noisy:2",
+        "thor:token",
+        "second:random:0.5",
+        "adaptive:0.3",
+        "thor",
+    ] {
         let mut options = options(router);
         if options.router.has_gate() {
             options.jitter = 0.1;
@@ -139,7 +149,9 @@ fn a_graph_of_forward_and_backward_draws_anew_at_every_replay() {
             let mut held = layer.state(&stream, state.slice_mut()).unwrap();
             let graph = stream
                 .capture(|stream| {
-                    both(&first, layer, stream, tensors, outputs, &mut held, workspace)
+                    both(
+                        &first, layer, stream, tensors, outputs, &mut held, workspace,
+                    )
                 })
                 .unwrap();
             let mut seen = Vec::new();
@@ -156,7 +168,11 @@ fn a_graph_of_forward_and_backward_draws_anew_at_every_replay() {
                 let replayed = outputs.collect(&stream, held.download(&stream).unwrap());
                 let alone = problem(ctx);
                 let eager = Resident::new(&alone, gpu).run();
-                same(&format!("{device}: {router} step {step}"), &replayed, &eager);
+                same(
+                    &format!("{device}: {router} step {step}"),
+                    &replayed,
+                    &eager,
+                );
                 seen.push(replayed);
             }
             let changes = |f: fn(&Step<f32>) -> Vec<i32>| {
@@ -164,7 +180,10 @@ fn a_graph_of_forward_and_backward_draws_anew_at_every_replay() {
             };
             let offsets = |s: &Step<f32>| s.gate.table.token_offsets.clone();
             let experts = |s: &Step<f32>| s.gate.table.expert_indices.clone();
-            assert!(changes(offsets) || changes(experts), "{router}: every step is the same");
+            assert!(
+                changes(offsets) || changes(experts),
+                "{router}: every step is the same"
+            );
         }
     }
 }

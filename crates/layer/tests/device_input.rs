@@ -33,7 +33,10 @@ fn refused(
         .forward(&r.stream, &inputs, &weights, y, &mut state, memory)
         .unwrap_err();
     let error = error.to_string();
-    assert!(state.download(&r.stream).is_err(), "the state holds a pass after: {error}");
+    assert!(
+        state.download(&r.stream).is_err(),
+        "the state holds a pass after: {error}"
+    );
     let y = r.outputs.y.values(&r.stream, "y");
     assert!(y.iter().all(|v| v.is_nan()), "y was written: {error}");
     error
@@ -43,8 +46,9 @@ fn refused(
 fn shapes_and_missing_tensors_are_named() {
     for (_, gpu) in devices() {
         let stream = gpu.default_stream();
-        let other = gpu.upload(stream, &[0f32; 48]).unwrap();
-        let ids = gpu.upload(stream, &[0i32; 5]).unwrap();
+        // They outlive every view that is altered.
+        let other = &*Box::leak(Box::new(gpu.upload(stream, &[0f32; 48]).unwrap()));
+        let ids = &*Box::leak(Box::new(gpu.upload(stream, &[0i32; 5]).unwrap()));
         let refuse = |router: &str, alter: fn(&mut DeviceLayerInputs<'_, f32>)| {
             refused(router, gpu, |inputs, _| alter(inputs))
         };
@@ -57,15 +61,29 @@ fn shapes_and_missing_tensors_are_named() {
         });
         assert_eq!(error, "rows of x (T) is 5, expected 6");
         let error = refuse("hash", |inputs| inputs.token_ids = None);
-        assert_eq!(error, "token_ids is required by router hash, but was not given");
-        let error = refused("hash", gpu, |inputs, _| inputs.token_ids = Some(ids.slice()));
+        assert_eq!(
+            error,
+            "token_ids is required by router hash, but was not given"
+        );
+        let error = refused("hash", gpu, |inputs, _| {
+            inputs.token_ids = Some(ids.slice())
+        });
         assert_eq!(error, "token_ids is 5, expected 6");
         let error = refuse("thor:sentence", |inputs| inputs.sequence_offsets = None);
-        assert!(error.starts_with("sequence_offsets is required by"), "{error}");
+        assert!(
+            error.starts_with("sequence_offsets is required by"),
+            "{error}"
+        );
         let error = refused("adaptive:0.1", gpu, |_, weights| weights.router = None);
-        assert!(error.starts_with("router weight (E·H) is required by"), "{error}");
+        assert!(
+            error.starts_with("router weight (E·H) is required by"),
+            "{error}"
+        );
         let error = refused("noisy:2", gpu, |_, weights| weights.router_noise = None);
-        assert!(error.starts_with("router noise weight (E·H) is required"), "{error}");
+        assert!(
+            error.starts_with("router noise weight (E·H) is required"),
+            "{error}"
+        );
         let error = refused("top1", gpu, |_, weights| {
             let bias = other.slice().part("bias", 0, 4).unwrap();
             weights.selection_bias = Some(bias);
@@ -73,7 +91,10 @@ fn shapes_and_missing_tensors_are_named() {
         assert!(error.contains("bias"), "{error}");
         let error = refused("top1", gpu, |_, weights| {
             let experts = weights.experts;
-            let down = experts.down.part("down", 1, experts.down.len() - 1).unwrap();
+            let down = experts
+                .down
+                .part("down", 1, experts.down.len() - 1)
+                .unwrap();
             weights.experts = DeviceExpertWeights { down, ..experts };
         });
         assert_eq!(error, "down weights (E·H·I) is 255, expected 256");
@@ -86,7 +107,11 @@ fn memory_that_does_not_fit_is_refused() {
     for (_, gpu) in devices() {
         let mut r = Resident::new(&p, gpu);
         let (state_bytes, workspace_bytes) = (r.state.len(), r.workspace.len());
-        let short = r.state.slice_mut().part("state", 0, state_bytes - 1).unwrap();
+        let short = r
+            .state
+            .slice_mut()
+            .part("state", 0, state_bytes - 1)
+            .unwrap();
         let error = r.layer.state(&r.stream, short).unwrap_err().to_string();
         assert!(error.contains(&format!("{state_bytes}")), "{error}");
         let mut large = gpu.alloc::<u8>(state_bytes + 4).unwrap();
@@ -96,7 +121,11 @@ fn memory_that_does_not_fit_is_refused() {
 
         let (inputs, weights) = (r.tensors.inputs(), r.tensors.weights());
         let mut state = r.layer.state(&r.stream, r.state.slice_mut()).unwrap();
-        let short = r.workspace.slice_mut().part("w", 0, workspace_bytes - 256).unwrap();
+        let short = r
+            .workspace
+            .slice_mut()
+            .part("w", 0, workspace_bytes - 256)
+            .unwrap();
         let y = r.outputs.y.view_mut();
         let error = r
             .layer
@@ -129,9 +158,15 @@ fn backward_needs_the_forward_pass_of_its_own_layer() {
         let dy = tensors.dy();
         let error = r
             .layer
-            .backward(&stream, &inputs, &weights, dy, &mut state, &mut grads, memory)
+            .backward(
+                &stream, &inputs, &weights, dy, &mut state, &mut grads, memory,
+            )
             .unwrap_err();
-        assert!(error.to_string().starts_with("a state that a forward pass has filled"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("a state that a forward pass has filled")
+        );
 
         let y = r.outputs.y.view_mut();
         let memory = r.workspace.slice_mut();
@@ -142,10 +177,15 @@ fn backward_needs_the_forward_pass_of_its_own_layer() {
         let memory = r.workspace.slice_mut();
         let error = r
             .layer
-            .backward(&stream, &inputs, &weights, dy, &mut state, &mut grads, memory)
+            .backward(
+                &stream, &inputs, &weights, dy, &mut state, &mut grads, memory,
+            )
             .unwrap_err()
             .to_string();
-        assert!(error.starts_with("gradient of down_bias (E·H) is required by"), "{error}");
+        assert!(
+            error.starts_with("gradient of down_bias (E·H) is required by"),
+            "{error}"
+        );
 
         let on_gpu = p.layer.on(gpu.clone());
         let inference = DeviceLayer::<f32>::new(&on_gpu, 6, false).unwrap();

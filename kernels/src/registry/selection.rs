@@ -15,11 +15,14 @@ pub const MODULES: &[&Module] = &[
     &EXPERT_CHOICE,
 ];
 
-/// Declares a module of this family, by the name of its source, and its kernels: entry, threads of a
-/// block, bytes of dynamic shared memory.
+/// Declares a module of this family, by the name of its source, and its kernels: entry, threads of
+/// a block, bytes of dynamic shared memory.
 macro_rules! module {
     ($(#[$outer:meta])* $module:ident = $name:literal {
-        $( $(#[$inner:meta])* $kernel:ident = $entry:literal, $threads:literal $(, $shared:literal)?; )+
+        $(
+            $(#[$inner:meta])*
+            $kernel:ident = $entry:literal, $threads:literal $(, $shared:literal)?;
+        )+
     }) => {
         $(#[$outer])*
         pub static $module: Module = Module {

@@ -1,13 +1,15 @@
 //! Steps on a GPU.
 
-use tollgate::device::{Backend, Buffer, DeviceSpec, Gpu, Stream, VirtualOptions};
+use tollgate::device::{
+    Backend, Buffer, DeviceSpec, Faults, Gpu, StatusBlock, Stream, VirtualOptions,
+};
 use tollgate::gpu::{DeviceLayer, DeviceStep};
 use tollgate::{Element, RoutingTable, StepContext};
 
 use super::clock::{Clock, Measured};
 use super::tensors::{Gradients, Tensors};
 use super::{Counted, Seen};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::load::{Model, Tokens};
 use crate::step::{Outputs, Problem};
 
@@ -25,6 +27,27 @@ pub(super) fn open(spec: DeviceSpec, checks: bool, threads: usize, seed: u64) ->
         })?,
         cuda => Gpu::open(cuda)?,
     })
+}
+
+/// Indices that only the device could look at. Faulty rows are no error: the report tells of them.
+fn refuse_bad_indices(status: &StatusBlock) -> Result<()> {
+    let faults = status.faults & !Faults::FAULTY_ROW;
+    if faults == 0 {
+        return Ok(());
+    }
+    let what = match faults {
+        Faults::TOKEN_ID => "token ids outside the hash table",
+        Faults::TOKEN_OFFSETS => "sequence offsets that are no prefix sums",
+        Faults::EXPERT_INDEX => "expert indices out of range",
+        _ => "indices out of range",
+    };
+    let place = match status.first_bad_index {
+        u32::MAX => String::new(),
+        position => format!(", the first at position {position}"),
+    };
+    Err(Failure::Usage(format!(
+        "the device met {what}{place}; --device cpu names the value"
+    )))
 }
 
 /// A GPU with the tensors of a command, and the memory that layers work in.
@@ -150,9 +173,7 @@ impl<T: Element> OnGpu<T> {
         let mut passes = || {
             let y = self.y.slice_mut().rows("y", t, h, h)?;
             let memory = workspace.reborrow();
-            layer.forward_observed(
-                stream, &inputs, &weights, y, &mut state, memory, &mut clock,
-            )?;
+            layer.forward_observed(stream, &inputs, &weights, y, &mut state, memory, &mut clock)?;
             if let (true, Some(gradients)) = (backward, &mut self.gradients) {
                 let router = &problem.options().router;
                 let noisy = router.is_noisy() && ctx.training;
@@ -172,6 +193,7 @@ impl<T: Element> OnGpu<T> {
         done?;
         let measured = clock.finish(stream)?;
         let step = state.download(stream)?;
+        refuse_bad_indices(&step.status)?;
         Ok(Ran { step, measured })
     }
 

@@ -364,7 +364,10 @@ fn counts<T: Element>(run: &Run<'_, T>, counted: &[Counted], style: Style) -> St
     text.push_str(&rows.render(style));
     let legend = "instructions: of warps; needed: every tensor read or written once; share: of the \
                   instructions";
-    text.push_str(&format!("  {}\n", style.quiet(&filled(legend, style.width, 2))));
+    text.push_str(&format!(
+        "  {}\n",
+        style.quiet(&filled(legend, style.width, 2))
+    ));
     if args.steps > 1 {
         let dropped = times.dropped;
         text.push_str(&format!("  over {} steps: {dropped} dropped\n", args.steps));

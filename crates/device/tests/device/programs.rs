@@ -10,8 +10,8 @@ use crate::second_run::{library, said};
 /// Builds the program in `programs/<name>` against `library` and returns what runs it.
 fn build(name: &str, library: &Path) -> PathBuf {
     let target = library.with_file_name("device-programs");
-    // What a linker looks for where CUDA is installed. The path stays the same, so that a second run
-    // has nothing to build.
+    // What a linker looks for where CUDA is installed. The path stays the same, so that a second
+    // run has nothing to build.
     let cuda = target.join(format!("cuda-for-{name}"));
     let place = cuda.join("lib64/libcuda.so");
     std::fs::create_dir_all(cuda.join("lib64")).unwrap();

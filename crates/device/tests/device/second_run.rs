@@ -1,8 +1,8 @@
-//! All tests of this file's program once more, through the CUDA driver's interface: the program starts
-//! itself with the driver library of the virtual GPU in the loader's path.
+//! All tests of this file's program once more, through the CUDA driver's interface: the program
+//! starts itself with the driver library of the virtual GPU in the loader's path.
 //!
-//! That takes the road of a real device from end to end: the library is looked for, loaded and called
-//! by cudarc.
+//! That takes the road of a real device from end to end: the library is looked for, loaded and
+//! called by cudarc.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

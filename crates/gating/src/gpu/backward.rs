@@ -6,9 +6,7 @@ use tollgate_device::{
     DevicePtr, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Gpu, Stream, Workspace,
 };
 use tollgate_kernels::abi::gating::{GateBackwardParams, GatePositionsParams};
-use tollgate_kernels::registry::gating::{
-    GATE_BACKWARD_BLOCK, GATE_BACKWARD_WARP, GATE_POSITIONS,
-};
+use tollgate_kernels::registry::gating::{GATE_BACKWARD_BLOCK, GATE_BACKWARD_WARP, GATE_POSITIONS};
 
 use super::forward::logits_of;
 use super::plan::{self, GatePlan, MAX_WARP_EXPERTS, padded};
@@ -133,7 +131,9 @@ fn positions(
         num_tokens: plan.num_tokens as u32,
         max_assignments: plan.max_assignments() as u32,
     };
-    let blocks = plan.max_assignments().div_ceil(GATE_POSITIONS.threads as usize) as u32;
+    let blocks = plan
+        .max_assignments()
+        .div_ceil(GATE_POSITIONS.threads as usize) as u32;
     // SAFETY: state and workspace hold as many assignments as the plan says.
     unsafe { gpu.launch(stream, &GATE_POSITIONS, [blocks, 1, 1], 0, &params)? };
     Ok(positions.ptr())

@@ -40,7 +40,9 @@ pub(super) fn inputs(plan: &GatePlan, inputs: &DeviceGateInputs<'_>) -> Result<(
     }
     match router {
         Router::Hash => {
-            let ids = inputs.token_ids.ok_or_else(|| missing("token_ids", router))?;
+            let ids = inputs
+                .token_ids
+                .ok_or_else(|| missing("token_ids", router))?;
             Error::check_shape("token_ids (T)", ids.len(), tokens)?;
         }
         Router::Stochastic {
@@ -64,7 +66,11 @@ pub(super) fn inputs(plan: &GatePlan, inputs: &DeviceGateInputs<'_>) -> Result<(
 /// A state of another plan.
 pub(super) fn state(plan: &GatePlan, state: &DeviceGateState<'_>) -> Result<()> {
     Error::check_shape("tokens (T) of the state", state.num_tokens, plan.num_tokens)?;
-    Error::check_shape("experts (E) of the state", state.num_experts, plan.num_experts)?;
+    Error::check_shape(
+        "experts (E) of the state",
+        state.num_experts,
+        plan.num_experts,
+    )?;
     let layouts_agree = state.layout == plan.state;
     if layouts_agree {
         return Ok(());
@@ -104,7 +110,8 @@ pub(super) fn gradients(
     }
 }
 
-fn missing(what: &'static str, router: &Router) -> Error {
+/// An input that the router needs.
+pub(super) fn missing(what: &'static str, router: &Router) -> Error {
     Error::Missing {
         what,
         because: format!("router {router}"),

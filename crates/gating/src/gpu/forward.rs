@@ -1,16 +1,16 @@
 //! The gate, forward: noise, scores and slots, table, losses, capacity.
 
 use tollgate_core::options::{BalanceOver, GateOptions, Scores};
-use tollgate_core::{Error, Philox, Result, Router};
-use tollgate_device::{
-    DevicePtr, DeviceRows, DeviceSliceMut, Gpu, StatusBlock, Stream, Workspace,
-};
+use tollgate_core::{Philox, Result, Router};
+use tollgate_device::{DevicePtr, DeviceRows, DeviceSliceMut, Gpu, StatusBlock, Stream, Workspace};
 use tollgate_kernels::abi::gating::GateParams;
 
+use super::capacity;
+use super::expert_choice::{self, Choice, LocalChoice};
 use super::losses::LossPart;
 use super::noise::{self, Noise};
 use super::plan::{self, GatePlan, Gated};
-use super::state::DeviceGateState;
+use super::state::{DeviceGateState, table_view};
 use super::table::finish;
 use super::ungated::{self, UngatedInputs};
 use super::{DeviceGateInputs, check};
@@ -39,7 +39,25 @@ pub fn gate(
         Some(gated) => gated_selection(gpu, stream, plan, gated, inputs, state, &workspace)?,
         None => ungated_selection(gpu, stream, plan, inputs, state, &workspace)?,
     }
-    Ok(())
+    limit(gpu, stream, plan, state, &workspace)
+}
+
+/// Fills the table from the selection, where there is a capacity; otherwise they are one.
+fn limit(
+    gpu: &Gpu,
+    stream: &Stream,
+    plan: &GatePlan,
+    state: &mut DeviceGateState<'_>,
+    workspace: &Workspace<'_>,
+) -> Result<()> {
+    let selection = table_view(plan, &state.selection);
+    let (Some(capacity), Some(table)) = (&plan.work.capacity, &mut state.limited) else {
+        return Ok(());
+    };
+    let (status, kept) = (&mut state.status, &mut state.kept);
+    Ok(capacity::limit(
+        gpu, stream, capacity, &selection, status, workspace, table, kept,
+    )?)
 }
 
 /// Writes [`StatusBlock::CLEAR`] by fills, which unlike copies from the host can be captured.
@@ -128,8 +146,45 @@ fn gated_selection(
         load: state.load.reborrow(),
         losses: state.losses.reborrow(),
     };
-    let table = &mut state.selection;
-    Ok(finish(gpu, stream, to_table, workspace, Some(&losses), table)?)
+    let Some(columns) = &plan.work.choice else {
+        let table = &mut state.selection;
+        return Ok(finish(
+            gpu,
+            stream,
+            to_table,
+            workspace,
+            Some(&losses),
+            table,
+        )?);
+    };
+    let local = match gated.drops {
+        true => Some(LocalChoice {
+            dropped: state.dropped.as_slice(),
+            experts: workspace.array(plan.work.local_experts)?.into_slice(),
+            weights: workspace.array(plan.work.local_weights)?.into_slice(),
+        }),
+        false => None,
+    };
+    // The columns' router has no noise: its logits are those of the inputs.
+    let logits = inputs
+        .logits
+        .ok_or_else(|| check::missing("logits", &plan.options.router))?;
+    let choice = Choice {
+        options: &plan.options,
+        logits,
+        scores: state.scores.as_slice(),
+        local,
+    };
+    Ok(expert_choice::run(
+        gpu,
+        stream,
+        columns,
+        to_table,
+        &choice,
+        workspace,
+        Some(&losses),
+        &mut state.selection,
+    )?)
 }
 
 /// The logits that scores are made of: with noise, where there is noise.
@@ -140,12 +195,14 @@ pub(super) fn logits_of<'a>(
 ) -> Result<DeviceRows<'a, f32>> {
     if plan.uses_noise() {
         let (t, e) = (plan.num_tokens, plan.num_experts);
-        return Ok(state.noisy_logits.as_slice().rows("noisy logits", t, e, e)?);
+        return Ok(state
+            .noisy_logits
+            .as_slice()
+            .rows("noisy logits", t, e, e)?);
     }
-    inputs.logits.ok_or_else(|| Error::Missing {
-        what: "logits",
-        because: format!("router {}", plan.options.router),
-    })
+    inputs
+        .logits
+        .ok_or_else(|| check::missing("logits", &plan.options.router))
 }
 
 /// Everything that the gate kernels take.

@@ -28,12 +28,7 @@ struct Uploaded {
 }
 
 impl Uploaded {
-    fn new(
-        gpu: &Gpu,
-        stream: &Stream,
-        inputs: &GateInputs<'_>,
-        ctx: &StepContext,
-    ) -> Result<Self> {
+    fn new(gpu: &Gpu, stream: &Stream, inputs: &GateInputs<'_>, ctx: &StepContext) -> Result<Self> {
         fn optional<T: Pod>(
             gpu: &Gpu,
             stream: &Stream,

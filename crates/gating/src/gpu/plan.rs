@@ -10,6 +10,8 @@ use tollgate_kernels::abi::gating::{
 };
 use tollgate_kernels::registry::gating as kernels;
 
+use super::capacity::CapacityPlan;
+use super::expert_choice::ChoicePlan;
 use super::losses::LossPlan;
 use super::state::StateLayout;
 use super::table::FinishPlan;
@@ -24,7 +26,6 @@ pub struct GatePlan {
     pub(super) num_tokens: usize,
     pub(super) num_experts: usize,
     pub(super) training: bool,
-    pub(super) keep_scores: bool,
     /// `None` for routers without a gate.
     pub(super) gated: Option<Gated>,
     pub(super) state: StateLayout,
@@ -57,6 +58,10 @@ pub(super) struct WorkLayout {
     /// From slots to `selection`, for routers with a gate.
     pub finish: Option<FinishPlan>,
     pub losses: Option<LossPlan>,
+    /// Where the columns choose.
+    pub choice: Option<ChoicePlan>,
+    /// With a capacity.
+    pub capacity: Option<CapacityPlan>,
     /// For routers without a gate.
     pub ungated: Option<UngatedPlan>,
     /// `[T]`, for the noisy router in training.
@@ -124,7 +129,13 @@ impl GatePlan {
     ) -> Result<Self> {
         check::sizes(options, num_tokens, num_experts)?;
         let gated = match options.router.scores() {
-            Some(scores) => Some(Gated::new(options, num_tokens, num_experts, training, scores)?),
+            Some(scores) => Some(Gated::new(
+                options,
+                num_tokens,
+                num_experts,
+                training,
+                scores,
+            )?),
             None => None,
         };
         let columns = gated.is_some_and(|g| g.rule == GateRule::Columns);
@@ -161,6 +172,25 @@ impl GatePlan {
         let work = WorkLayout {
             finish,
             losses,
+            choice: match options.router.expert_choice_tokens(num_tokens, num_experts) {
+                Some(of_expert) => Some(ChoicePlan::new(
+                    &mut workspace,
+                    num_tokens,
+                    num_experts,
+                    of_expert,
+                )?),
+                None => None,
+            },
+            capacity: match &options.capacity {
+                Some(capacity) => Some(CapacityPlan::new(
+                    &mut workspace,
+                    capacity,
+                    &options.router,
+                    num_tokens,
+                    num_experts,
+                )?),
+                None => None,
+            },
             ungated: match gated {
                 Some(_) => None,
                 None => Some(UngatedPlan::new(
@@ -173,14 +203,14 @@ impl GatePlan {
             row_faults: workspace.array("faults of rows", only(noisy))?,
             local_experts: workspace.array("local experts", only(dropped_columns))?,
             local_weights: workspace.array("weights of local experts", only(dropped_columns))?,
-            positions: workspace.array("positions", if limited { num_tokens * k_max } else { 0 })?,
+            positions: workspace
+                .array("positions", if limited { num_tokens * k_max } else { 0 })?,
         };
         Ok(Self {
             options: options.clone(),
             num_tokens,
             num_experts,
             training,
-            keep_scores,
             gated,
             state,
             state_layout,
@@ -288,10 +318,17 @@ impl Gated {
             return Ok(gated);
         }
         const ROWS: usize = 4;
-        let per_block = tokens_per_block(tokens, slots, 4, 128);
-        let words = result_words(per_block, slots, experts, true)
-            + ROWS * (padded(experts) + row_words(experts, groups));
-        if of_warp && words <= SHARED_WORDS {
+        let words = |tokens: usize| {
+            let per_block = tokens_per_block(tokens, slots, 4, 128);
+            let of_rows = ROWS * (padded(experts) + row_words(experts, groups));
+            (
+                per_block,
+                result_words(per_block, slots, experts, true) + of_rows,
+            )
+        };
+        // Which kernel runs does not depend on the batch: the two add up in different orders.
+        if of_warp && words(i32::MAX as usize).1 <= SHARED_WORDS {
+            let (per_block, words) = words(tokens);
             gated.kernel = &kernels::GATE_WARP;
             gated.tokens_per_block = per_block;
             gated.dynamic_shared = 4 * words as u32;

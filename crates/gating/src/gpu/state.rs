@@ -162,24 +162,19 @@ impl<'m> DeviceGateState<'m> {
 
     /// What the experts run.
     pub fn table(&self) -> DeviceRoutingTable<'_> {
-        self.view(self.limited.as_ref().unwrap_or(&self.selection))
+        let table = self.limited.as_ref().unwrap_or(&self.selection);
+        view(
+            table,
+            self.num_tokens,
+            self.num_experts,
+            self.max_assignments,
+        )
     }
 
     /// What the layer was to run, before capacity.
     pub fn selection(&self) -> DeviceRoutingTable<'_> {
-        self.view(&self.selection)
-    }
-
-    fn view<'a>(&self, table: &'a TableMut<'m>) -> DeviceRoutingTable<'a> {
-        DeviceRoutingTable {
-            num_tokens: self.num_tokens,
-            num_experts: self.num_experts,
-            max_assignments: self.max_assignments,
-            token_offsets: table.token_offsets.as_slice(),
-            expert_indices: table.expert_indices.as_slice(),
-            routing_weights: table.routing_weights.as_slice(),
-            expert_offsets: table.expert_offsets.as_slice(),
-        }
+        let (t, e) = (self.num_tokens, self.num_experts);
+        view(&self.selection, t, e, self.max_assignments)
     }
 
     /// `[A]` position in the selection of each assignment of the table; empty without a capacity.
@@ -327,6 +322,24 @@ impl<'m> DeviceGateState<'m> {
     }
 }
 
+/// A table of a plan's sizes, to be read.
+pub(super) fn table_view<'a>(plan: &GatePlan, table: &'a TableMut<'_>) -> DeviceRoutingTable<'a> {
+    let (t, e) = (plan.num_tokens, plan.num_experts);
+    view(table, t, e, plan.max_assignments())
+}
+
+fn view<'a>(table: &'a TableMut<'_>, t: usize, e: usize, most: usize) -> DeviceRoutingTable<'a> {
+    DeviceRoutingTable {
+        num_tokens: t,
+        num_experts: e,
+        max_assignments: most,
+        token_offsets: table.token_offsets.as_slice(),
+        expert_indices: table.expert_indices.as_slice(),
+        routing_weights: table.routing_weights.as_slice(),
+        expert_offsets: table.expert_offsets.as_slice(),
+    }
+}
+
 fn upload_table(stream: &Stream, to: &mut TableMut<'_>, table: &RoutingTable) -> Result<()> {
     stream.write(to.token_offsets.reborrow(), &table.token_offsets)?;
     stream.write(to.expert_indices.reborrow(), &table.expert_indices)?;
@@ -339,8 +352,12 @@ fn download_table(stream: &Stream, table: &DeviceRoutingTable<'_>) -> Result<Rou
     let token_offsets = stream.read(table.token_offsets)?;
     let last = token_offsets.last().copied().unwrap_or(0);
     let assignments = usize::try_from(last).unwrap_or(0);
-    let indices = table.expert_indices.part("expert_indices", 0, assignments)?;
-    let weights = table.routing_weights.part("routing_weights", 0, assignments)?;
+    let indices = table
+        .expert_indices
+        .part("expert_indices", 0, assignments)?;
+    let weights = table
+        .routing_weights
+        .part("routing_weights", 0, assignments)?;
     Ok(RoutingTable {
         token_offsets,
         expert_indices: stream.read(indices)?,

@@ -40,7 +40,7 @@ pub struct FinishPlan {
     pub num_experts: usize,
     /// The most experts of a token.
     pub k_max: usize,
-    /// Tokens of a block; divides [`FINISH_TOKENS`].
+    /// Tokens of a block; divides 1024.
     pub tokens_per_block: usize,
     /// `[B+1]`: B counts, written by whoever selects; the last entry is for [`finish`].
     pub block_counts: Region<i32>,

@@ -9,83 +9,88 @@ use crate::support::{cpu, implementations};
 
 #[test]
 fn softmax_agrees_with_the_reference_on_strided_unaligned_rows() {
-    run_all("softmax", &gate_cases(), &implementations(), |case, implementation| {
-        let gating = implementation.gating;
-        let (t, e) = (case.tokens, case.experts);
-        let stride = e + 3;
-        let logits = case.router_logits();
-        let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
-        let view = RowView::new(&wide, t, e).unwrap();
-        let (expected, expected_lse) = reference::softmax(view);
+    run_all(
+        "softmax",
+        &gate_cases(),
+        &implementations(),
+        |case, implementation| {
+            let gating = implementation.gating;
+            let (t, e) = (case.tokens, case.experts);
+            let stride = e + 3;
+            let logits = case.router_logits();
+            let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
+            let view = RowView::new(&wide, t, e).unwrap();
+            let (expected, expected_lse) = reference::softmax(view);
 
-        let mut z = Guarded::<f32>::new(t * stride, 5);
-        for (r, row) in logits.chunks_exact(e).enumerate() {
-            z.as_mut_slice()[r * stride..r * stride + e].copy_from_slice(row);
-        }
-        let z_view = RowView::strided(z.as_slice(), t, e, stride).unwrap();
-        let (mut p, mut lse) = (
-            Guarded::<f32>::new(t * stride, 1),
-            Guarded::<f32>::new(t, 3),
-        );
-        let p_view = RowViewMut::strided(p.as_mut_slice(), t, e, stride).unwrap();
-        gating.softmax(z_view, p_view, lse.as_mut_slice()).unwrap();
-        p.assert_canaries("probs");
-        lse.assert_canaries("lse");
-
-        let dp: Vec<f32> = case.data(9).normals(t * e, 1.0);
-        for r in 0..t {
-            let row = r * e..(r + 1) * e;
-            let actual = &p.as_slice()[r * stride..(r + 1) * stride];
-            assert!(
-                actual[e..].iter().all(|gap| gap.is_nan()),
-                "gaps are left alone"
-            );
-            let bound = bounds::of_scores(&wide[row.clone()], &expected[row.clone()], false);
-            for (i, (&a, &x)) in actual[..e].iter().zip(&expected[row.clone()]).enumerate() {
-                let same = f64::from(a) == x || (a.is_nan() && x.is_nan());
-                assert!(
-                    same || (f64::from(a) - x).abs() <= bound[i],
-                    "row {r}: {a} for {x}"
-                );
+            let mut z = Guarded::<f32>::new(t * stride, 5);
+            for (r, row) in logits.chunks_exact(e).enumerate() {
+                z.as_mut_slice()[r * stride..r * stride + e].copy_from_slice(row);
             }
-            let (a, x) = (f64::from(lse.as_slice()[r]), expected_lse[r]);
-            let same = a == x || (a.is_nan() && x.is_nan());
-            assert!(
-                same || (a - x).abs() <= bounds::of_lse(e, x),
-                "lse of row {r}: {a} for {x}"
+            let z_view = RowView::strided(z.as_slice(), t, e, stride).unwrap();
+            let (mut p, mut lse) = (
+                Guarded::<f32>::new(t * stride, 1),
+                Guarded::<f32>::new(t, 3),
             );
-        }
+            let p_view = RowViewMut::strided(p.as_mut_slice(), t, e, stride).unwrap();
+            gating.softmax(z_view, p_view, lse.as_mut_slice()).unwrap();
+            p.assert_canaries("probs");
+            lse.assert_canaries("lse");
 
-        // Backward, on the probabilities just made.
-        let p_view = RowView::strided(p.as_slice(), t, e, stride).unwrap();
-        let mut dz = Guarded::<f32>::new(t * stride, 7);
-        let dz_view = RowViewMut::strided(dz.as_mut_slice(), t, e, stride).unwrap();
-        let dp_view = RowView::new(&dp, t, e).unwrap();
-        gating.softmax_backward(p_view, dp_view, dz_view).unwrap();
-        dz.assert_canaries("dlogits");
-        let p64: Vec<f64> = p_view.iter().flatten().map(|&v| f64::from(v)).collect();
-        let dp64: Vec<f64> = dp.iter().map(|&v| f64::from(v)).collect();
-        let view = |v| RowView::new(v, t, e).unwrap();
-        let expected = reference::softmax_backward(view(&p64), view(&dp64)).unwrap();
-        for r in 0..t {
-            let row = r * e..(r + 1) * e;
-            let pairs = p64[row.clone()].iter().zip(&dp64[row.clone()]);
-            // The mean errs by a sum's error of the sum of magnitudes; then one subtraction and
-            // one product.
-            let mean: f64 = pairs.map(|(p, dp)| (p * dp).abs()).sum();
-            for i in row {
-                let a = f64::from(dz.as_slice()[r * stride + i % e]);
-                let x = expected[i];
-                let bound = (bounds::of_sum(e) + 3.0) * U * p64[i] * (mean + dp64[i].abs());
+            let dp: Vec<f32> = case.data(9).normals(t * e, 1.0);
+            for r in 0..t {
+                let row = r * e..(r + 1) * e;
+                let actual = &p.as_slice()[r * stride..(r + 1) * stride];
+                assert!(
+                    actual[e..].iter().all(|gap| gap.is_nan()),
+                    "gaps are left alone"
+                );
+                let bound = bounds::of_scores(&wide[row.clone()], &expected[row.clone()], false);
+                for (i, (&a, &x)) in actual[..e].iter().zip(&expected[row.clone()]).enumerate() {
+                    let same = f64::from(a) == x || (a.is_nan() && x.is_nan());
+                    assert!(
+                        same || (f64::from(a) - x).abs() <= bound[i],
+                        "row {r}: {a} for {x}"
+                    );
+                }
+                let (a, x) = (f64::from(lse.as_slice()[r]), expected_lse[r]);
                 let same = a == x || (a.is_nan() && x.is_nan());
-                let floor = f64::from(f32::MIN_POSITIVE);
                 assert!(
-                    same || (a - x).abs() <= bound + floor,
-                    "element {i}: {a} for {x}"
+                    same || (a - x).abs() <= bounds::of_lse(e, x),
+                    "lse of row {r}: {a} for {x}"
                 );
             }
-        }
-    });
+
+            // Backward, on the probabilities just made.
+            let p_view = RowView::strided(p.as_slice(), t, e, stride).unwrap();
+            let mut dz = Guarded::<f32>::new(t * stride, 7);
+            let dz_view = RowViewMut::strided(dz.as_mut_slice(), t, e, stride).unwrap();
+            let dp_view = RowView::new(&dp, t, e).unwrap();
+            gating.softmax_backward(p_view, dp_view, dz_view).unwrap();
+            dz.assert_canaries("dlogits");
+            let p64: Vec<f64> = p_view.iter().flatten().map(|&v| f64::from(v)).collect();
+            let dp64: Vec<f64> = dp.iter().map(|&v| f64::from(v)).collect();
+            let view = |v| RowView::new(v, t, e).unwrap();
+            let expected = reference::softmax_backward(view(&p64), view(&dp64)).unwrap();
+            for r in 0..t {
+                let row = r * e..(r + 1) * e;
+                let pairs = p64[row.clone()].iter().zip(&dp64[row.clone()]);
+                // The mean errs by a sum's error of the sum of magnitudes; then one subtraction and
+                // one product.
+                let mean: f64 = pairs.map(|(p, dp)| (p * dp).abs()).sum();
+                for i in row {
+                    let a = f64::from(dz.as_slice()[r * stride + i % e]);
+                    let x = expected[i];
+                    let bound = (bounds::of_sum(e) + 3.0) * U * p64[i] * (mean + dp64[i].abs());
+                    let same = a == x || (a.is_nan() && x.is_nan());
+                    let floor = f64::from(f32::MIN_POSITIVE);
+                    assert!(
+                        same || (a - x).abs() <= bound + floor,
+                        "element {i}: {a} for {x}"
+                    );
+                }
+            }
+        },
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The gate over device memory: what only a GPU can get wrong, and what its counters say.
 
-#[path = "../selection/support.rs"]
+#[path = "../selection/memory.rs"]
 mod memory;
 
 mod counters;

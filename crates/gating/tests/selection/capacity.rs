@@ -63,17 +63,25 @@ fn on_device(
         routing_weights: to_weights.get_mut(),
         expert_offsets: to_experts.get_mut(),
     };
-    limit(
-        gpu,
-        stream,
-        &plan,
-        &of_selection,
-        &mut status.slice_mut(),
-        &workspace,
-        &mut table,
-        &mut kept.get_mut(),
-    )
-    .unwrap();
+    // Captured, and done twice: nothing is left over that the second run would trip on.
+    stream.synchronize().unwrap();
+    let capturing = gpu.stream().unwrap();
+    let graph = capturing
+        .capture(|stream| {
+            limit(
+                gpu,
+                stream,
+                &plan,
+                &of_selection,
+                &mut status.slice_mut(),
+                &workspace,
+                &mut table,
+                &mut kept.get_mut(),
+            )
+        })
+        .unwrap();
+    graph.launch(stream).unwrap();
+    graph.launch(stream).unwrap();
     let mut table = RoutingTable {
         token_offsets: to_tokens.read(stream),
         expert_indices: to_indices.read(stream),

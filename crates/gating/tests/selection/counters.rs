@@ -1,5 +1,5 @@
-//! What the kernels move, counted by the virtual GPU: no more than they must, in whole lines, without
-//! bank conflicts and local memory. `--nocapture` prints the figures.
+//! What the kernels move, counted by the virtual GPU: no more than they must, in whole lines,
+//! without bank conflicts or local memory. `--nocapture` prints the figures.
 
 use tollgate_core::options::{Capacity, DropOrder, GateOptions, StochasticPer};
 use tollgate_core::{Router, RoutingTable};
@@ -11,9 +11,7 @@ use tollgate_gating::gpu::ungated::{UngatedInputs, UngatedPlan};
 use tollgate_gating::gpu::{consistency, expert_choice, jitter, noise, ungated};
 use tollgate_testkit::Data;
 
-use crate::support::{
-    Fenced, clear_status, some_context, step_block, workspace, workspace_memory,
-};
+use crate::support::{Fenced, clear_status, some_context, step_block, workspace, workspace_memory};
 
 /// A virtual GPU without checks, which counts all the same.
 fn counting() -> Gpu {
@@ -49,14 +47,20 @@ fn launches(gpu: &Gpu) -> Vec<LaunchRecord> {
 }
 
 fn moved(launches: &[LaunchRecord]) -> f64 {
-    launches.iter().map(|l| l.counters.moved_bytes() as f64).sum()
+    launches
+        .iter()
+        .map(|l| l.counters.moved_bytes() as f64)
+        .sum()
 }
 
 #[track_caller]
 fn at_most(what: &str, moved: f64, needed: usize, ratio: f64) {
     let actual = moved / needed as f64;
     println!("{what}: {actual:.3} of the bytes needed");
-    assert!(actual <= ratio, "{what}: {moved} bytes moved, {needed} needed");
+    assert!(
+        actual <= ratio,
+        "{what}: {moved} bytes moved, {needed} needed"
+    );
 }
 
 #[test]
@@ -199,17 +203,28 @@ fn a_table_costs_little_beside_a_gate() {
         let workspace = workspace(&mut memory, &layout);
         let mut arrays = Arrays::new(gpu, t, e, t * k);
         let counts = vec![(per_block * k) as i32; t / per_block];
-        stream.write(workspace.array(plan.block_counts).unwrap(), &counts).unwrap();
+        stream
+            .write(workspace.array(plan.block_counts).unwrap(), &counts)
+            .unwrap();
         let histogram = vec![(per_block * k / e) as i32; t / per_block * e];
-        stream.write(workspace.array(plan.block_histogram).unwrap(), &histogram).unwrap();
+        stream
+            .write(workspace.array(plan.block_histogram).unwrap(), &histogram)
+            .unwrap();
         if !direct {
-            stream.fill(workspace.array(plan.slot_experts).unwrap(), 0).unwrap();
-            stream.fill(workspace.array(plan.slot_weights).unwrap(), 0).unwrap();
+            stream
+                .fill(workspace.array(plan.slot_experts).unwrap(), 0)
+                .unwrap();
+            stream
+                .fill(workspace.array(plan.slot_weights).unwrap(), 0)
+                .unwrap();
         }
         finish(gpu, stream, &plan, &workspace, None, &mut arrays.table()).unwrap();
         let moved = moved(&launches(gpu));
         let gate = 4 * t * e;
-        println!("{t} × {e}, k = {k}: {:.4} of the logits' bytes", moved / gate as f64);
+        println!(
+            "{t} × {e}, k = {k}: {:.4} of the logits' bytes",
+            moved / gate as f64
+        );
         // Offsets, histograms, and where assignments are moved both ways of them.
         let slots = if direct { 0 } else { 16 * t * k };
         let needed = 4 * (t + 1) + 4 * histogram.len() + 4 * (e + 1) + slots;
@@ -239,11 +254,18 @@ fn columns_are_read_in_whole_lines() {
         local: None,
     };
     let table = &mut arrays.table();
-    expert_choice::run(gpu, stream, &plan, &finish, &choice, &workspace, None, table).unwrap();
+    expert_choice::run(
+        gpu, stream, &plan, &finish, &choice, &workspace, None, table,
+    )
+    .unwrap();
     for launch in launches(gpu) {
         let c = &launch.counters;
         if launch.kernel == "tg_choice_count" {
-            assert!(c.read_bytes <= (4 * t * e) as u64 * 21 / 20, "{}", c.read_bytes);
+            assert!(
+                c.read_bytes <= (4 * t * e) as u64 * 21 / 20,
+                "{}",
+                c.read_bytes
+            );
         }
     }
 }
@@ -258,7 +280,9 @@ fn capacity_is_linear_in_the_assignments() {
         .map(|_| {
             let first = data.below(e);
             let second = (first + 1 + data.below(e - 1)) % e;
-            [first, second].map(|e| (e as i32, data.uniform() as f32)).to_vec()
+            [first, second]
+                .map(|e| (e as i32, data.uniform() as f32))
+                .to_vec()
         })
         .collect();
     let selection = RoutingTable::from_rows(e, &rows).unwrap();
@@ -295,6 +319,9 @@ fn capacity_is_linear_in_the_assignments() {
             &mut kept.get_mut(),
         )
         .unwrap();
-        println!("{order:?}: {:.0} bytes an assignment", moved(&launches(gpu)) / (2 * t) as f64);
+        println!(
+            "{order:?}: {:.0} bytes an assignment",
+            moved(&launches(gpu)) / (2 * t) as f64
+        );
     }
 }

@@ -168,7 +168,7 @@ fn the_gradient_of_the_noise_has_the_bits_of_the_formula() {
 fn jitter_of<T: Element>(gpu: &Gpu, ctx: &StepContext, what: &str) {
     let cpu = Cpu::new(1).unwrap();
     let (stream, amount) = (gpu.default_stream(), 0.01f32);
-    for (t, h, stride, misalign) in [(0, 4, 4, 0), (3, 64, 64, 0), (9, 8, 12, 0), (5, 7, 9, 1)] {
+    for (t, h, stride, misalign) in [(0, 4, 4, 0), (40, 512, 512, 0), (9, 8, 12, 0), (5, 7, 9, 1)] {
         let len = if t == 0 { 0 } else { (t - 1) * stride + h };
         let x: Vec<T> = Data::new(h as u64).normals(len, 1.0);
         let of_x = Fenced::from_slice(gpu, &x, misalign);
@@ -182,6 +182,17 @@ fn jitter_of<T: Element>(gpu: &Gpu, ctx: &StepContext, what: &str) {
         let view = RowView::strided(&x, t, h, stride).unwrap();
         let to = RowViewMut::new(&mut expected, t, h).unwrap();
         cpu.jitter(view, amount, ctx, to).unwrap();
+        for (i, &v) in expected.iter().enumerate() {
+            let (token, column) = (i / h, i % h);
+            let factor =
+                tollgate_gating::jitter::factors(ctx, token, column / 4, amount)[column % 4];
+            assert!((1.0 - amount..=1.0 + amount).contains(&factor), "{factor}");
+            assert_eq!(v, view.row(token)[column].to_f32() * factor, "{what}: {i}");
+        }
+        let mut in_parallel = vec![0f32; t * h];
+        let to = RowViewMut::new(&mut in_parallel, t, h).unwrap();
+        Cpu::new(3).unwrap().jitter(view, amount, ctx, to).unwrap();
+        assert_same(what, &in_parallel, &expected);
         assert_same(what, &out.read(stream), &expected);
 
         // Once more, in place, and over host memory.

@@ -117,17 +117,19 @@ fn on_device(gpu: &Gpu, p: &Problem, misalign: usize) -> Outcome {
         routing_weights: weights.get_mut(),
         expert_offsets: expert_offsets.get_mut(),
     };
-    run(
-        gpu,
-        stream,
-        &plan,
-        &finish,
-        &choice,
-        &workspace,
-        Some(&part),
-        &mut table,
-    )
-    .unwrap();
+    // Captured, and done twice: nothing is left over that the second run would trip on.
+    stream.synchronize().unwrap();
+    let capturing = gpu.stream().unwrap();
+    let graph = capturing
+        .capture(|stream| {
+            let (losses, table) = (Some(&part), &mut table);
+            run(
+                gpu, stream, &plan, &finish, &choice, &workspace, losses, table,
+            )
+        })
+        .unwrap();
+    graph.launch(stream).unwrap();
+    graph.launch(stream).unwrap();
     let mut table = RoutingTable {
         token_offsets: token_offsets.read(stream),
         expert_indices: indices.read(stream),

@@ -5,6 +5,7 @@ mod consistency;
 mod counters;
 mod elementwise;
 mod expert_choice;
+mod memory;
 mod support;
 mod table;
 mod ungated;

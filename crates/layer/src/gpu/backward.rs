@@ -35,7 +35,16 @@ impl<T: Element> DeviceLayer<T> {
         grads: &mut DeviceLayerGrads<'_, T>,
         workspace: DeviceSliceMut<'_, u8>,
     ) -> Result<()> {
-        self.backward_observed(stream, inputs, weights, dy, state, grads, workspace, &mut ())
+        self.backward_observed(
+            stream,
+            inputs,
+            weights,
+            dy,
+            state,
+            grads,
+            workspace,
+            &mut (),
+        )
     }
 
     /// The same, telling `observer` where the stages begin.
@@ -132,7 +141,15 @@ impl<T: Element> Pass<'_, T> {
             let dweights = self.workspace.array(regions.dweights)?;
             let (table, maps, status) = (state.table(), state.maps()?, state.raised()?);
             permute::unpermute_backward(
-                gpu, stream, dy, y_rows, &table, &maps, drows()?, dweights, status,
+                gpu,
+                stream,
+                dy,
+                y_rows,
+                &table,
+                &maps,
+                drows()?,
+                dweights,
+                status,
             )?;
             drows()?.into_rows()
         };
@@ -186,7 +203,15 @@ impl<T: Element> Pass<'_, T> {
         };
         let memory = self.workspace.array(regions.gate)?;
         gating::gate_backward(
-            gpu, stream, &plan.gate, &inputs, &state.gate, dweights, dlogits, dnoise, memory,
+            gpu,
+            stream,
+            &plan.gate,
+            &inputs,
+            &state.gate,
+            dweights,
+            dlogits,
+            dnoise,
+            memory,
         )
     }
 
@@ -276,7 +301,14 @@ impl<T: Element> Pass<'_, T> {
         };
         let (gpu, stream, status) = (&self.layer.gpu, self.stream, state.raised()?);
         permute::permute_backward(
-            gpu, stream, of_noise, &table, &maps, Some(of_router), sum, status,
+            gpu,
+            stream,
+            of_noise,
+            &table,
+            &maps,
+            Some(of_router),
+            sum,
+            status,
         )?;
         Ok(())
     }
@@ -293,9 +325,7 @@ impl<T: Element> Pass<'_, T> {
         let drows = matrix(self.workspace, "drows", plan.workspace.drows, h)?.into_rows();
         let (table, maps, status) = (state.table(), state.maps()?, state.raised()?);
         let dx = grads.x.reborrow();
-        permute::permute_backward(
-            gpu, self.stream, drows, &table, &maps, addend, dx, status,
-        )?;
+        permute::permute_backward(gpu, self.stream, drows, &table, &maps, addend, dx, status)?;
         Ok(())
     }
 }

@@ -148,7 +148,15 @@ impl<T: Element> DeviceLayer<T> {
             observer.stage(stream, "permute")?;
             let (table, sort) = (state.table(), &plan.sort);
             let maps = sort.maps_mut(&state.memory)?;
-            permute::sort(gpu, stream, sort, &state.memory, &table, maps, state.raised()?)?;
+            permute::sort(
+                gpu,
+                stream,
+                sort,
+                &state.memory,
+                &table,
+                maps,
+                state.raised()?,
+            )?;
             let rows = state.rows_mut("rows of x", regions.x_rows, h)?;
             let (maps, status) = (state.maps()?, state.raised()?);
             let free = FreeRows::Keep;

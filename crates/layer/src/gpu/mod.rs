@@ -7,13 +7,53 @@
 //! forward and backward can be captured as one graph, which is replayed with the next step's draws
 //! by writing another [`StepBlock`].
 //!
-//! ```text
-//! let layer = DeviceLayer::<bf16>::new(&moe_layer, tokens, training)?;
-//! let state = layer.state(&stream, state_memory)?;           // layer.state_bytes()
-//! layer.forward(&stream, &inputs, &weights, y, &mut state, workspace)?;
-//! layer.backward(&stream, &inputs, &weights, dy, &mut state, &mut grads, workspace)?;
+//! ```
+//! # #[cfg(feature = "virtual")]
+//! # fn main() -> Result<(), tollgate::Error> {
+//! use tollgate::device::{DeviceSpec, Gpu};
+//! use tollgate::gemm::gpu::DeviceExpertWeights;
+//! use tollgate::gpu::{DeviceLayer, DeviceLayerInputs, DeviceLayerWeights, step_block};
+//! use tollgate::{MoeLayer, StepContext};
+//!
+//! let (t, h, i, e) = (3, 4, 8, 2);
+//! let gpu = Gpu::open(DeviceSpec::Virtual)?;
+//! let stream = gpu.stream()?;
+//! let layer = MoeLayer::builder(h, i, e).build(gpu.clone())?;
+//! let layer = DeviceLayer::<f32>::new(&layer, t, true)?;
+//!
+//! // A framework brings its own memory: DeviceSlice::from_raw.
+//! let mut memory = gpu.alloc(layer.state_bytes())?;
+//! let mut workspace = gpu.alloc(layer.workspace_bytes())?;
+//! let x = gpu.upload(&stream, &vec![0.5; t * h])?;
+//! let step = gpu.upload(&stream, &[step_block(&StepContext::default())])?;
+//! let router = gpu.upload(&stream, &vec![0.1; e * h])?;
+//! let up = gpu.upload(&stream, &vec![0.2; e * i * h])?;
+//! let down = gpu.upload(&stream, &vec![0.3; e * h * i])?;
+//! let mut y = gpu.alloc::<f32>(t * h)?;
+//!
+//! let mut state = layer.state(&stream, memory.slice_mut())?;
+//! let inputs = DeviceLayerInputs {
+//!     x: x.slice().rows("x", t, h, h)?,
+//!     token_ids: None,
+//!     hash_table: None,
+//!     sequence_offsets: None,
+//!     step: step.slice(),
+//! };
+//! let weights = DeviceLayerWeights {
+//!     router: Some(router.slice()),
+//!     router_noise: None,
+//!     selection_bias: None,
+//!     experts: DeviceExpertWeights::new(up.slice(), down.slice()),
+//! };
+//! let rows = y.slice_mut().rows("y", t, h, h)?;
+//! layer.forward(&stream, &inputs, &weights, rows, &mut state, workspace.slice_mut())?;
 //! stream.synchronize()?;
-//! let step = state.download(&stream)?;                       // for reports and tests
+//! assert!(y.read(&stream)?.iter().all(|v| v.is_finite()));
+//! assert_eq!(state.download(&stream)?.gate.table.num_tokens(), t);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "virtual"))]
+//! # fn main() {}
 //! ```
 //!
 //! The other form of the layer on a GPU is [`MoeLayer`](crate::MoeLayer) over a

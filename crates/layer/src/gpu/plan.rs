@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tollgate_core::options::{GateOptions, StochasticPer};
 use tollgate_core::{Element, Error, Result, Router};
-use tollgate_device::{DeviceSliceMut, Gpu, Region, StatusBlock, StepBlock, Stream, WorkspaceLayout};
+use tollgate_device::{
+    DeviceSliceMut, Gpu, Region, StatusBlock, StepBlock, Stream, WorkspaceLayout,
+};
 use tollgate_gating::capacity::rows_per_expert;
 use tollgate_gating::gpu::GatePlan;
 use tollgate_gemm::ExpertShape;
@@ -254,10 +256,20 @@ impl<T: Element> StateRegions<T> {
             noise_logits: matrix(&mut layout, "noise logits", when(dims.noisy, tokens), e)?,
             router_input: matrix(&mut layout, "jittered x", when(dims.jitter, tokens), h)?,
             x_rows: matrix(&mut layout, "rows of x", permuted, h)?,
-            pre: matrix(&mut layout, "rows before the activation", rows, dims.shape.up_rows())?,
+            pre: matrix(
+                &mut layout,
+                "rows before the activation",
+                rows,
+                dims.shape.up_rows(),
+            )?,
             act: matrix(&mut layout, "rows behind it", rows, dims.shape.intermediate)?,
             y_rows: matrix(&mut layout, "rows of y", permuted, h)?,
-            dlogits: matrix(&mut layout, "gradient of the logits", when(backward, tokens), e)?,
+            dlogits: matrix(
+                &mut layout,
+                "gradient of the logits",
+                when(backward, tokens),
+                e,
+            )?,
             layout,
         };
         Ok((regions, sort))
@@ -303,4 +315,68 @@ fn matrix<T: Element>(
 ) -> Result<Region<T>> {
     let elems = Error::checked_product(what, rows, cols, isize::MAX as usize)?;
     Ok(layout.array(what, elems)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate_core::DropMode;
+    use tollgate_core::options::{Capacity, DropOrder, GatingDropout};
+
+    use super::*;
+
+    fn options(router: &str) -> GateOptions {
+        // The spellings below are legal.
+        GateOptions::new(router.parse().unwrap())
+    }
+
+    fn capacity(factor: f32) -> Option<Capacity> {
+        Some(Capacity {
+            factor,
+            order: DropOrder::Position,
+        })
+    }
+
+    #[test]
+    fn rows_are_bounded_by_what_the_router_can_choose() {
+        let rows = |options: &GateOptions| bound(options, 100, 8, true).unwrap();
+        assert_eq!(rows(&options("adaptive:0.1")), 200);
+        assert_eq!(rows(&options("topk:5")), 500);
+        assert_eq!(rows(&options("ensemble")), 800);
+        assert_eq!(rows(&options("expert-choice:7")), 56);
+        // A step that stays local gives every token an expert.
+        let mut dropped = options("expert-choice:7");
+        dropped.gating_dropout = Some(GatingDropout::new(0.5, DropMode::Gate));
+        assert_eq!(rows(&dropped), 100);
+        assert_eq!(bound(&dropped, 100, 8, false).unwrap(), 56);
+        // ceil(0.5 · 100 · 2 / 8) = 13 rows an expert.
+        let mut limited = options("top2");
+        limited.capacity = capacity(0.5);
+        assert_eq!(rows(&limited), 104);
+        limited.capacity = capacity(f32::MAX);
+        assert_eq!(rows(&limited), 200);
+        let error = bound(&options("ensemble"), 1 << 29, 8, true).unwrap_err();
+        assert!(error.to_string().starts_with("assignments (T·k)"), "{error}");
+    }
+
+    #[test]
+    fn one_expert_for_all_with_weight_1_is_dense() {
+        let dense = |options: &GateOptions, t, e| is_dense(options, t, e);
+        assert!(dense(&options("thor"), 100, 8));
+        assert!(!dense(&options("thor:token"), 100, 8));
+        assert!(dense(&options("thor:token"), 1, 8));
+        assert!(dense(&options("thor:sentence"), 100, 1));
+        assert!(dense(&options("ensemble"), 100, 1));
+        assert!(!dense(&options("ensemble"), 100, 2));
+        assert!(!dense(&options("hash"), 100, 1));
+        assert!(!dense(&options("top1"), 100, 1));
+        let mut scaled = options("thor");
+        scaled.weight_scale = 2.0;
+        assert!(!dense(&scaled, 100, 8));
+        // ceil(1 · 100 / 8) = 13 rows: the others are dropped.
+        let mut limited = options("thor");
+        limited.capacity = capacity(1.0);
+        assert!(!dense(&limited, 100, 8));
+        limited.capacity = capacity(8.0);
+        assert!(dense(&limited, 100, 8));
+    }
 }

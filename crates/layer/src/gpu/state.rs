@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tollgate_core::{Element, Error, Result};
 use tollgate_device::{
-    DeviceRoutingTable, DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Region, StatusBlock,
-    StepBlock, Stream, Workspace,
+    DeviceRoutingTable, DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Region,
+    StatusBlock, StepBlock, Stream, Workspace,
 };
 use tollgate_gating::gpu::DeviceGateState;
 use tollgate_permute::gpu::DevicePermuteMaps;

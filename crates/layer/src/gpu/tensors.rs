@@ -1,7 +1,7 @@
 //! The tensors of a pass in device memory, and what they are checked against.
 
 use bytemuck::Pod;
-use tollgate_core::options::StochasticPer;
+use tollgate_core::options::{Scores, StochasticPer};
 use tollgate_core::{Element, Error, Result, Router};
 use tollgate_device::{DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, StepBlock};
 use tollgate_gemm::gpu::{DeviceExpertGrads, DeviceExpertWeights};
@@ -65,12 +65,19 @@ impl<T: Element> DeviceLayerInputs<'_, T> {
     pub(super) fn check(&self, plan: &Plan<T>) -> Result<()> {
         let tokens = plan.dims.tokens;
         Error::check_shape("rows of x (T)", self.x.num_rows(), tokens)?;
-        Error::check_shape("columns of x (H)", self.x.num_cols(), plan.dims.shape.hidden)?;
+        Error::check_shape(
+            "columns of x (H)",
+            self.x.num_cols(),
+            plan.dims.shape.hidden,
+        )?;
         Error::check_shape("step blocks", self.step.len(), 1)?;
         let router = &plan.options.router;
         let because = || format!("router {router}");
         match *router {
-            Router::Hash => check_optional("token_ids", len(&self.token_ids), Some(tokens), because),
+            Router::Hash => {
+                let ids = len(&self.token_ids);
+                check_optional("token_ids", ids, Some(tokens), because)
+            }
             Router::Stochastic {
                 per: StochasticPer::Sentence,
             } if self.sequence_offsets.is_none() => Err(Error::Missing {
@@ -94,13 +101,27 @@ impl<T: Element> DeviceLayerWeights<'_, T> {
         let because = || format!("router {router}");
         // Weights of a router that is not in use are tolerated: a model may switch routers.
         if router.has_gate() {
-            check_optional("router weight (E·H)", len(&self.router), Some(e * h), because)?;
+            check_optional(
+                "router weight (E·H)",
+                len(&self.router),
+                Some(e * h),
+                because,
+            )?;
         }
         if plan.dims.noisy {
             let noise = len(&self.router_noise);
             check_optional("router noise weight (E·H)", noise, Some(e * h), because)?;
         }
         if let Some(bias) = &self.selection_bias {
+            let takes_bias = matches!(router, Router::Grouped { .. })
+                || matches!(router, Router::TopK { scores, .. } if *scores == Scores::Sigmoid);
+            if !takes_bias {
+                return Err(Error::Incompatible {
+                    what: "selection_bias".to_owned(),
+                    with: because(),
+                    reason: "only sigmoid and grouped routers select by score plus bias",
+                });
+            }
             Error::check_shape("selection_bias (E)", bias.len(), e)?;
         }
         let experts = &self.experts;

@@ -6,9 +6,9 @@ use tollgate_gating::GateState;
 use tollgate_permute::PermuteMaps;
 
 use super::DeviceLayerState;
+use crate::Trace;
 use crate::trace::Stage;
 use crate::work::{Sizes, Work};
-use crate::Trace;
 
 /// What a step decided, on the host.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,12 +128,24 @@ impl<T: Element> DeviceLayerState<'_, T> {
             ("up", true, of_rows.up()),
             ("down", true, of_rows.down()),
             ("unpermute", permuted, of_rows.unpermute()),
-            ("unpermute_backward", back && permuted, of_rows.unpermute_backward()),
+            (
+                "unpermute_backward",
+                back && permuted,
+                of_rows.unpermute_backward(),
+            ),
             ("down_backward", back, of_rows.down_backward()),
             ("up_backward", back, of_rows.up_backward()),
             ("gate_backward", back && dims.gate, of_gate.gate_backward()),
-            ("router_backward", back && dims.gate, of_gate.router_backward()),
-            ("permute_backward", back && permuted, of_rows.permute_backward()),
+            (
+                "router_backward",
+                back && dims.gate,
+                of_gate.router_backward(),
+            ),
+            (
+                "permute_backward",
+                back && permuted,
+                of_rows.permute_backward(),
+            ),
         ];
         let ran = stages.into_iter().filter(|&(_, ran, _)| ran);
         ran.map(|(name, _, work)| Stage {

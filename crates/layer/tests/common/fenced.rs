@@ -1,8 +1,8 @@
 //! Matrices in device memory at an odd place: what lies around and between their rows must stay.
 
 use bytemuck::Pod;
-use tollgate::device::{Buffer, DeviceRows, DeviceRowsMut, DeviceSliceMut, Gpu, Stream};
 use tollgate::Element;
+use tollgate::device::{Buffer, DeviceRows, DeviceRowsMut, DeviceSliceMut, Gpu, Stream};
 
 use super::PAD;
 
@@ -45,19 +45,26 @@ impl<T: Element + Pod> Fenced<T> {
     pub fn view(&self) -> DeviceRows<'_, T> {
         let len = self.buffer.len() - 2 * FENCE;
         let inner = self.buffer.slice().part("fenced", FENCE, len).unwrap();
-        inner.rows("fenced", self.rows, self.cols, self.cols + PAD).unwrap()
+        inner
+            .rows("fenced", self.rows, self.cols, self.cols + PAD)
+            .unwrap()
     }
 
     pub fn view_mut(&mut self) -> DeviceRowsMut<'_, T> {
         let len = self.buffer.len() - 2 * FENCE;
         let inner = self.buffer.slice_mut().part("fenced", FENCE, len).unwrap();
-        inner.rows("fenced", self.rows, self.cols, self.cols + PAD).unwrap()
+        inner
+            .rows("fenced", self.rows, self.cols, self.cols + PAD)
+            .unwrap()
     }
 
     /// Of a matrix of one row, the row.
     pub fn flat_mut(&mut self) -> DeviceSliceMut<'_, T> {
         assert_eq!(self.rows, 1);
-        self.buffer.slice_mut().part("fenced", FENCE, self.cols).unwrap()
+        self.buffer
+            .slice_mut()
+            .part("fenced", FENCE, self.cols)
+            .unwrap()
     }
 
     /// The values, contiguous. Panics, naming `what`, if anything was written beside the rows.
@@ -67,9 +74,9 @@ impl<T: Element + Pod> Fenced<T> {
         let stride = self.cols + PAD;
         let mut values = Vec::with_capacity(self.rows * self.cols);
         for (i, (&now, &before)) in now.iter().zip(&self.image).enumerate() {
-            let inside = i.checked_sub(FENCE).is_some_and(|i| {
-                i / stride < self.rows && i % stride < self.cols
-            });
+            let inside = i
+                .checked_sub(FENCE)
+                .is_some_and(|i| i / stride < self.rows && i % stride < self.cols);
             if inside {
                 values.push(now);
             } else {

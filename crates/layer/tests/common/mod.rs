@@ -14,8 +14,8 @@ use tollgate::gating::GateState;
 use tollgate::options::{Activation, GateOptions};
 use tollgate::reference::{self, Batch, Forward, Gradients, Parameters};
 use tollgate::{
-    Cpu, Device, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState, LayerWeights,
-    MoeLayer, Router, RowView, StepContext,
+    Cpu, Device, Element, ExpertGrads, ExpertWeights, LayerGrads, LayerInputs, LayerState,
+    LayerWeights, MoeLayer, Router, RowView, StepContext,
 };
 use tollgate_testkit::{Case, Data, GuardedMatrix, LogitKind, poison};
 

@@ -92,7 +92,9 @@ impl<'p, T: Element> Resident<'p, T> {
             workspace,
             ..
         } = self;
-        both(problem, layer, &stream, tensors, outputs, &mut state, workspace)?;
+        both(
+            problem, layer, &stream, tensors, outputs, &mut state, workspace,
+        )?;
         stream.synchronize()?;
         state.download(&stream)
     }

@@ -4,7 +4,7 @@
 #   ./run.sh [STEP...]     all steps, or some of:
 #     tests                the tests, on the devices of TOLLGATE_TEST_DEVICES
 #     memcheck racecheck synccheck initcheck
-#                          the tests that use a GPU, under that tool of compute-sanitizer
+#                          the tests, under that tool of compute-sanitizer
 #     goldens              single instructions, for comparison with the virtual GPU
 #     benches              the benchmarks
 #
@@ -95,10 +95,10 @@ write_facts() {
     fact compute-sanitizer "$(compute-sanitizer --version 2>/dev/null | sed -n 's/^Version //p')"
 }
 
-# The lines of tests.txt are: name, `gpu` or `cpu`, arguments.
+# The lines of tests.txt are: name, arguments.
 run_tests() {
-    local name device arguments
-    while read -r name device arguments; do
+    local name arguments
+    while read -r name arguments; do
         # shellcheck disable=SC2086  # arguments and filter are words
         run_program tests "$name" 600 "bin/tests/$name" $arguments ${TOLLGATE_TEST_FILTER:-}
     done <tests.txt
@@ -106,13 +106,12 @@ run_tests() {
 
 # sanitize TOOL: one thread, so that a report can be told to its test.
 sanitize() {
-    local tool=$1 name device arguments
+    local tool=$1 name arguments
     if ! command -v compute-sanitizer >/dev/null; then
         leave_out "$tool" all 'no compute-sanitizer on this machine'
         return
     fi
-    while read -r name device arguments; do
-        [[ $device == gpu ]] || continue
+    while read -r name arguments; do
         # shellcheck disable=SC2086
         run_program "$tool" "$name" 1200 compute-sanitizer --tool "$tool" --error-exitcode 99 \
             --print-limit 20 "bin/tests/$name" --test-threads 1 $arguments \

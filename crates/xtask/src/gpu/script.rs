@@ -30,7 +30,7 @@ mod tests {
             make_executable(&at(path)).unwrap();
         }
         files::write(&at("BUNDLE.toml"), "commit = \"abc\"\n").unwrap();
-        let list = "bad cpu\ngood gpu --skip a --skip b\nslow gpu\n";
+        let list = "bad\ngood --skip a --skip b\nslow\n";
         files::write(&at("tests.txt"), list).unwrap();
         let script = |arguments: &[&str]| {
             let mut command = Command::new(at("run.sh"));

@@ -1,5 +1,5 @@
-//! A program of cust's that launches kernels through `Gpu`: on cust's streams, on cust's memory. cust
-//! checks what came out.
+//! A program of cust's that launches kernels through `Gpu`: on cust's streams, on cust's memory.
+//! cust checks what came out.
 
 use std::error::Error;
 use std::sync::Arc;

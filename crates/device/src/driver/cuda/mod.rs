@@ -1,11 +1,12 @@
 //! CUDA as a driver: cudarc's raw layers over the primary context of a device.
 //!
 //! Handles are the driver's own. The default stream is handle 0, the legacy default stream, because
-//! that is what frameworks pass when they mean theirs; streams that are made here do not wait for it.
+//! that is what frameworks pass when they mean theirs; streams that are made here do not wait for
+//! it.
 //!
-//! No call waits without a limit: what would wait inside the driver is asked for in a loop first. After
-//! a wait has ended at its deadline the device may never finish, and freeing memory, which waits for
-//! it, is given up: then memory is lost rather than the process.
+//! No call waits without a limit: what would wait inside the driver is asked for in a loop first.
+//! After a wait has ended at its deadline the device may never finish, and freeing memory, which
+//! waits for it, is given up: then memory is lost rather than the process.
 
 mod call;
 mod context;
@@ -124,7 +125,8 @@ impl CudaDriver {
                 from.as_ptr() as u64,
             )
         };
-        // Memory that the driver does not know is pageable: it copies such memory before it returns.
+        // Memory that the driver does not know is pageable: it copies such memory before it
+        // returns.
         self.reads_pageable || known.result().is_ok()
     }
 }
@@ -169,8 +171,8 @@ impl Driver for CudaDriver {
             return;
         }
         if let Ok(_bound) = self.bind() {
-            // SAFETY: the memory is of `alloc`, and its owner is gone. The driver fails after a fault
-            // only, when all memory is lost anyway.
+            // SAFETY: the memory is of `alloc`, and its owner is gone. The driver fails after a
+            // fault only, when all memory is lost anyway.
             let _ = unsafe { result::free_sync(ptr) };
         }
     }
@@ -197,8 +199,8 @@ impl Driver for CudaDriver {
         self.refuse_capture("cuMemcpyDtoHAsync", stream)?;
         // The copy itself waits for the stream, without a limit, if there is anything to wait for.
         self.wait_for_stream(stream)?;
-        // SAFETY: the source is memory of this device, as its view says; `to` lives until the copy is
-        // waited for.
+        // SAFETY: the source is memory of this device, as its view says; `to` lives until the copy
+        // is waited for.
         unsafe { result::memcpy_dtoh_async(to, ptr, stream.cuda()) }
             .map_err(failed("cuMemcpyDtoHAsync"))?;
         self.wait_for_stream(stream)
@@ -311,8 +313,9 @@ impl Driver for CudaDriver {
         }
         let [grid, block] = [dims.grid, dims.block].map(|[x, y, z]| (x, y, z));
         let mut arguments = [params.as_ptr().cast_mut().cast()];
-        // SAFETY: the function is of a module that stays loaded. It takes one struct by value, which
-        // the driver copies before it returns; what its addresses need is the caller's promise.
+        // SAFETY: the function is of a module that stays loaded. It takes one struct by value,
+        // which the driver copies before it returns; what its addresses need is the caller's
+        // promise.
         unsafe {
             result::launch_kernel(
                 function.0 as sys::CUfunction,
