@@ -3,9 +3,9 @@
 //   logits [T, E] -> slots [T, k], lse [T], first_choice [T], scores [T, E] if kept,
 //   and for every block of tokens counts [1], histograms [E], sums of scores [E] and of lse^2 [1].
 //
-// A row is read once and stays in the registers of a group of lanes: 8 lanes up to 32 experts, 16 up
-// to 64, a warp beyond. While a row is worked on the next one is on its way. What tokens leave behind
-// waits in shared memory until the block is done (block_results.cuh).
+// A row is read once and stays in the registers of a group of lanes: 8 lanes up to 32 experts, 16
+// up to 64, a warp beyond. While a row is worked on the next one is on its way. What tokens leave
+// behind waits in shared memory until the block is done (block_results.cuh).
 
 #include <cstdint>
 
@@ -23,8 +23,8 @@ namespace tollgate::gate {
 inline constexpr uint32_t FEWEST_BY_CANDIDATES = 3;
 inline constexpr uint32_t MOST_BY_CANDIDATES = 16;
 
-// The weights of all slots, from the logits that wait in their place. Slot by slot, since that keeps all
-// lanes busy; called by all threads, after a barrier.
+// The weights of all slots, from the logits that wait in their place. Slot by slot, since that
+// keeps all lanes busy; called by all threads, after a barrier.
 template <uint32_t THREADS>
 __device__ __forceinline__ void weigh_slots(const GateParams& p, const BlockResults& r,
                                             uint32_t tokens) {
@@ -111,7 +111,8 @@ __device__ __forceinline__ void gate_tokens(const GateParams& p) {
         L::load(ahead, at, t < tokens, p.num_experts, vector);
     }
     // The same number of turns for all groups of a warp.
-    for (uint32_t base = warp_id() * L::GROUPS; base < tokens; base += ROWS, t += ROWS, at += step) {
+    for (uint32_t base = warp_id() * L::GROUPS; base < tokens;
+         base += ROWS, t += ROWS, at += step) {
         // A warp that is here has a row for each of its groups but in the last turn.
         const bool is_row = L::GROUPS == 1 || t < tokens;
         float z[V];

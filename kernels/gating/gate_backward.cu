@@ -3,10 +3,10 @@
 //
 //   logits [T, E], decisions of the forward pass, dweights [A] -> dlogits [T, E]
 //
-// With softmax scores all three are multiples of p: dz_j = p_j (f_j - avg + s), where s gathers what a
-// row has in common, and the chosen experts add their own part. Scores are computed anew from the
-// logits: they are read once, the gradient is written once. tg_gate_backward_warp gives every row to a
-// warp, tg_gate_backward_block to a block, for long rows.
+// With softmax scores all three are multiples of p: dz_j = p_j (f_j - avg + s), where s gathers
+// what a row has in common, and the chosen experts add their own part. Scores are computed anew
+// from the logits: they are read once, the gradient is written once. tg_gate_backward_warp gives
+// every row to a warp, tg_gate_backward_block to a block, for long rows.
 
 #include <cstdint>
 
@@ -101,8 +101,8 @@ __device__ __forceinline__ float slope_of_share(const GateBackwardParams& p, flo
     return p.sigmoid ? __fsub_rn(1.0f, score) : 1.0f;
 }
 
-// dz of both losses, and of `mean`, the sum of the weights' gradients times the scores that they are.
-// `load(e)` is beta * f_e.
+// dz of both losses, and of `mean`, the sum of the weights' gradients times the scores that they
+// are. `load(e)` is beta * f_e.
 template <uint32_t WARPS, typename Load>
 __device__ __forceinline__ void losses(const Team<WARPS>& team, const GateBackwardParams& p,
                                        const Memory& m, float of_z, float mean, float total,

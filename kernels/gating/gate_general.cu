@@ -1,11 +1,12 @@
-// The gate of every router that has one: softmax or sigmoid, selection bias, groups, rules about the
-// second expert, Gating Dropout. Softmax routers that take a fixed k have a faster form in gate.cu.
+// The gate of every router that has one: softmax or sigmoid, selection bias, groups, rules about
+// the second expert, Gating Dropout. Softmax routers that take a fixed k have a faster form in
+// gate.cu.
 //
 //   logits [T, E] -> slots [T, s], lse [T], first_choice [T], runner_up [T], scores [T, E] if kept,
 //   and for every block of tokens counts [1], histograms [E], sums of scores [E] and of lse^2 [1].
 //
-// A row is read once and stays in shared memory. tg_gate_warp gives every row to a warp, tg_gate_block
-// to a block, for long rows and for more than 32 slots.
+// A row is read once and stays in shared memory. tg_gate_warp gives every row to a warp,
+// tg_gate_block to a block, for long rows and for more than 32 slots.
 
 #include <cstdint>
 

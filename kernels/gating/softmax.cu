@@ -2,8 +2,8 @@
 //
 //   logits [T, E] -> probs [T, E], lse [T];   probs, dprobs [T, E] -> dlogits [T, E]
 //
-// Up to 1024 columns a warp has a row, which waits in shared memory; longer rows are a block's and are
-// read again for every sum.
+// Up to 1024 columns a warp has a row, which waits in shared memory; longer rows are a block's and
+// are read again for every sum.
 
 #include <cstdint>
 

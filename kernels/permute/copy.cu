@@ -1,14 +1,14 @@
-// permute: every token's row to its places among the rows of the experts; and zeros to the rows that
-// belong to no token.
+// permute: every token's row to its places among the rows of the experts; and zeros to the rows
+// that belong to no token.
 //
-// x [T, H] -> rows [R, H], bit by bit, in pieces of 16 bytes, or 8, 4, 2 where alignments or H allow
-// no more: H stands for the pieces of a row here, and a line is 32 pieces.
+// x [T, H] -> rows [R, H], bit by bit, in pieces of 16 bytes, or 8, 4, 2 where alignments or H
+// allow no more: H stands for the pieces of a row here, and a line is 32 pieces.
 //
-// tg_copy_rows_*: a warp takes a token, or some lines of it where there are few tokens. It reads them
-// once, up to LINES at a time, and writes them to each of the token's rows (token_offsets [T+1],
-// row_of_assignment [A]). So x is read once however many experts a token has, where the loop over
-// rows would read it k times; and warps are independent: nothing is shared, nothing waits. The loads
-// of x depend on no index and are under way while the offsets and then the rows are fetched.
+// tg_copy_rows_*: a warp takes a token, or some lines of it where there are few tokens. It reads
+// them once, up to LINES at a time, and writes them to each of the token's rows (token_offsets
+// [T+1], row_of_assignment [A]). So x is read once however many experts a token has, where the loop
+// over rows would read it k times; and warps are independent: nothing is shared, nothing waits. The
+// loads of x depend on no index and are under way while the offsets and then the rows are fetched.
 //
 // tg_zero_rows_*: a warp looks at 32 rows at a time and writes those that token_of_row [R] says
 // belong to no token.

@@ -7,8 +7,8 @@
 // A block takes a few tokens, so many that they have about one assignment for each of its warps
 // (tokens_per_block), and a warp one assignment after the other: its dot product has one order,
 // whatever else the block does. The tokens' dy go through shared memory, STEP lines at a time: they
-// are read from global memory once, not once an assignment. The next step's dy and rows are under way
-// into registers while a step is computed.
+// are read from global memory once, not once an assignment. The next step's dy and rows are under
+// way into registers while a step is computed.
 //
 // Order of a dot product, with C columns in 16 bytes: 32 * C sums from 0, column j to sum j mod
 // 32 * C in ascending order by fused multiply-adds; then the upper half of the sums is added to the
@@ -76,8 +76,8 @@ __device__ __forceinline__ void get(const typename Line<T, WIDE>::Bits* line,
     }
 }
 
-// The sum of the 32 * C partial sums of a warp, in the order that the top of this file tells; in all
-// lanes.
+// The sum of the 32 * C partial sums of a warp, in the order that the top of this file tells; in
+// all lanes.
 template <typename T, bool WIDE>
 __device__ __forceinline__ float reduce(float (&sums)[Line<T, WIDE>::C]) {
     constexpr uint32_t C = Line<T, WIDE>::C;

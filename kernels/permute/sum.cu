@@ -1,8 +1,8 @@
 // unpermute and the backward of permute: a token's rows, added up.
 //
 // rows [R, H] -> y [T, H]: y[t] = round(addend[t] + sum over the token's assignments a, in their
-// order, of w_a * rows[row_of_assignment[a]]), in f32 by fused multiply-adds, rounded once. T is f32,
-// f16 or bf16.
+// order, of w_a * rows[row_of_assignment[a]]), in f32 by fused multiply-adds, rounded once. T is
+// f32, f16 or bf16.
 //
 // tg_weighted_sum_rows_*: w are the routing weights, there is no addend. tg_sum_rows_*: w = 1, the
 // sums start from the addend [T, H] in f32 if there is one.
@@ -10,9 +10,9 @@
 //
 // A warp takes a token, or some lines of it where there are few tokens: LINES lines at a time, of
 // ROWS rows at a time. Every column is one lane's, so its sum runs in the order of the table and no
-// lane waits for another. LINES * ROWS loads of 16 bytes a lane are under way; a row is asked for as
-// soon as its place is free. With f16 and bf16 the sums take LINES * 8 registers, which is why it is
-// not more.
+// lane waits for another. LINES * ROWS loads of 16 bytes a lane are under way; a row is asked for
+// as soon as its place is free. With f16 and bf16 the sums take LINES * 8 registers, which is why
+// it is not more.
 
 #include "tollgate/abi/permute.h"
 #include "tollgate/rows.cuh"

@@ -123,30 +123,31 @@ impl OnDevice {
 
 /// What the virtual GPU counts of a call.
 fn counters(scale: Scale) {
-    let shape = |tokens, experts| GateShape { tokens, experts };
-    // Sums over blocks of tokens are a part of the bytes that depends on T: what is moved beyond the
-    // needed is that of T only at T itself.
-    let tokens = match scale {
-        Scale::Smoke => 64,
-        _ => 1 << 16,
-    };
     println!(
         "Virtual GPU, f32 (router, T x E): counted, the same on every machine\n\
          {:<30} {:>12} {:>12} {:>6} {:>9} {:>6} {:>6} {:>10}",
         "call", "moved", "needed", "ratio", "B/access", "banks", "local", "inst/token"
     );
     let gpu = counting();
-    for (router, experts) in [
-        ("top1", 64),
-        ("topk:8", 64),
-        ("top2", 128),
-        ("top1", 256),
-        ("top2", 256),
-        ("topk:8", 256),
-        ("adaptive:0.1", 64),
-        ("grouped:8:8:4", 256),
+    // Sums over blocks of tokens are a part of the bytes that depends on T: what is moved beyond the
+    // needed is that of T only at T itself.
+    for (router, tokens, experts) in [
+        ("top1", 65_536, 64),
+        ("topk:8", 65_536, 64),
+        ("top2", 65_536, 128),
+        ("top1", 65_536, 256),
+        ("top2", 65_536, 256),
+        ("topk:8", 65_536, 256),
+        ("topk:8", 512, 256),
+        ("adaptive:0.1", 4096, 64),
+        ("sigmoid:8", 4096, 64),
+        ("grouped:8:8:4", 4096, 256),
     ] {
-        count(&gpu, router, shape(tokens, experts)).expect("shapes agree");
+        let tokens = match scale {
+            Scale::Smoke => 64,
+            _ => tokens,
+        };
+        count(&gpu, router, GateShape { tokens, experts }).expect("shapes agree");
     }
     println!();
 }

@@ -1,9 +1,9 @@
 //! The same operations on device memory: what the virtual GPU counts, and times where there is a
 //! CUDA device.
 //!
-//! Counters do not depend on the machine. Times are between two events a launch, after a warm-up, on
-//! random data in sets that take turns beyond L2; the share is that of a copy on the device of as many
-//! bytes as are moved, measured in the same run.
+//! Counters do not depend on the machine. Times are between two events a launch, after a warm-up,
+//! on random data in sets that take turns beyond L2; the share is that of a copy on the device of
+//! as many bytes as are moved, measured in the same run.
 
 use half::bf16;
 use tollgate::RoutingTable;

@@ -7,7 +7,7 @@ use common::resident::{Resident, both};
 use common::{Problem, Step, routers, sized};
 use tollgate::device::testing::devices;
 use tollgate::options::{Activation, Capacity, DropOrder, GateOptions, GatingDropout, Weights};
-use tollgate::{DropMode, Element, Router, StepContext};
+use tollgate::{DropMode, Element, LayerState, Router, RowViewMut, StepContext};
 use tollgate_testkit::{Case, LogitKind, assert_same, edge_cases, run_all};
 
 /// Every device's layer against the reference.
@@ -219,6 +219,60 @@ fn memory_that_was_used_before_changes_nothing() {
             let mut used = Resident::new(&problem, gpu);
             used.poison();
             same(&format!("{device}: {router}"), &clean, &used.run());
+        }
+    }
+}
+
+#[test]
+fn both_forms_give_the_same_bits_in_training_and_inference() {
+    let case = sized(25, 8, 16, 12);
+    for router in routers(8) {
+        let mut problem =
+            Problem::<half::bf16>::new(&case, GateOptions::new(router), Activation::Silu, true);
+        for (device, gpu) in devices() {
+            let host = problem.layer.on(gpu.clone());
+            problem.ctx.training = true;
+            let both = problem.run_on(&host, LayerState::default());
+            let resident = Resident::new(&problem, gpu).run();
+            same(&format!("{device}: {router}"), &resident, &both);
+
+            problem.ctx.training = false;
+            let y = Resident::new(&problem, gpu).infer();
+            let mut expected = vec![half::bf16::NAN; y.len()];
+            let view = RowViewMut::new(&mut expected, 25, 16).unwrap();
+            let (inputs, weights) = (problem.inputs(), problem.weights());
+            let mut state = LayerState::default();
+            host.forward(&inputs, &weights, &problem.ctx, view, &mut state)
+                .unwrap();
+            assert_same(&format!("{device}: {router} inference"), &y, &expected);
+        }
+    }
+}
+
+#[test]
+fn a_faulty_token_raises_the_status_and_spoils_only_itself() {
+    let case = sized(20, 4, 16, 12);
+    for router in ["adaptive:0.3", "topk:3"] {
+        let problem = || Problem::<f32>::new(&case, options(router), Activation::Gelu, false);
+        let (clean, mut dirty) = (problem(), problem());
+        dirty.x[7 * 16 + 3] = f32::NAN;
+        for (device, gpu) in devices() {
+            let what = format!("{device}: {router}");
+            let (clean, dirty) = (
+                Resident::new(&clean, gpu).run(),
+                Resident::new(&dirty, gpu).run(),
+            );
+            let status = dirty.gate.status;
+            let found = (status.faulty_rows, status.first_faulty_row);
+            assert_eq!(found, (1, Some(7)), "{what}");
+            assert_eq!(clean.gate.status.faulty_rows, 0, "{what}");
+            for t in 0..20 {
+                let row = t * 16..(t + 1) * 16;
+                match t {
+                    7 => assert!(dirty.y[row].iter().all(|v| v.is_nan()), "{what}"),
+                    _ => assert_same(&what, &dirty.y[row.clone()], &clean.y[row]),
+                }
+            }
         }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! [`Permute::sort`] numbers the rows of a [`RoutingTable`], [`Permute::permute`] gathers the
 //! tokens into them and [`Permute::unpermute`] sums a token's rows with its routing weights; the
-//! two backward operations are their transposes. [`mod@reference`] says the same in f64, and [`gpu`]
-//! does it in device memory, without the host knowing a size.
+//! two backward operations are their transposes. [`mod@reference`] says the same in f64, and
+//! [`gpu`] does it in device memory, without the host knowing a size.
 //!
 //! Arithmetic is plain IEEE 754 throughout: a NaN or infinite weight reaches the outputs of its
 //! token (0 · ∞ is NaN), a sum of zeros from +0 is +0, products keep their sign of zero.
-//! Which NaN an operation on a NaN gives is the device's choice; all else has the same bits everywhere.
-//! Assignments, tokens and rows are numbered in i32; more are refused with
+//! Which NaN an operation on a NaN gives is the device's choice; all else has the same bits
+//! everywhere. Assignments, tokens and rows are numbered in i32; more are refused with
 //! [`Error::Overflow`](tollgate_core::Error::Overflow). Offsets into matrices are usize.
 
 #![deny(unsafe_code)]
@@ -37,8 +37,8 @@ pub struct PermuteMaps {
 /// Permutation as an operation, implemented by each device. All memory belongs to the caller; the
 /// maps grow, to the largest table seen. On the CPU a thread keeps what it sorts and sums in beside
 /// them: at most 12 bytes an assignment of the largest table, and its counts. A
-/// [`Gpu`](tollgate_device::Gpu) takes these host slices through buffers of its own, call by call: for
-/// data that is in device memory there are the functions of [`gpu`].
+/// [`Gpu`](tollgate_device::Gpu) takes these host slices through buffers of its own, call by call:
+/// for data that is in device memory there are the functions of [`gpu`].
 ///
 /// Operations check whatever they index with before they write: lengths and shapes, every index
 /// that is followed, and that the maps count the same rows for every expert as the table does.
@@ -92,14 +92,15 @@ pub trait Permute {
         dx: RowViewMut<'_, T>,
     ) -> Result<()>;
 
-    /// Backward of `unpermute`: `drows[r] = round(w_a · dy[t])` and `dweights[a] = <dy[t], rows[r]>`
-    /// in f32 (`[A]`, table order), where r is the row of assignment a. dy `[T, H]`, rows and drows
+    /// Backward of `unpermute`: `drows[r] = round(w_a · dy[t])` and
+    /// `dweights[a] = <dy[t], rows[r]>` in f32 (`[A]`, table order), where r is the row of
+    /// assignment a. dy `[T, H]`, rows and drows
     /// `[A, H]`.
     ///
     /// The dot product has a fixed order. With c = 16 / size_of::<T>() there are 32·c partial sums
     /// from 0: column j goes to sum j mod 32·c, in ascending order by fused multiply-adds. Then the
-    /// upper half of the sums is added to the lower, 16·c, 8·c, …, 1 at a time. It is the order of 32
-    /// lanes that load 16 bytes each, and of vectors of any width.
+    /// upper half of the sums is added to the lower, 16·c, 8·c, …, 1 at a time. It is the order of
+    /// 32 lanes that load 16 bytes each, and of vectors of any width.
     ///
     /// # Errors
     /// As [`Permute::permute`]; maps that are not inverses of each other or disagree with the table

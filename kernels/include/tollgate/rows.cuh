@@ -111,9 +111,9 @@ __device__ __forceinline__ void store_streaming(void* at, uint16_t v) {
 
 // ---- lines ----
 
-// A lane's share of a line of elements T: C columns. WIDE: one piece of 16 bytes, columns lane·C and
-// on; the row's address is a multiple of 16 bytes and H one of C. Otherwise C single elements, 32
-// columns apart, of rows of any alignment and length.
+// A lane's share of a line of elements T: C columns. WIDE: one piece of 16 bytes, columns lane·C
+// and on; the row's address is a multiple of 16 bytes and H one of C. Otherwise C single elements,
+// 32 columns apart, of rows of any alignment and length.
 template <typename T, bool WIDE>
 struct Line {
     static constexpr uint32_t C = 16 / sizeof(T);
@@ -257,9 +257,9 @@ struct Task {
     uint64_t end_line;
 };
 
-// The work of this warp, where `lines` of every token are shared out `lines_per_warp` at a time; the
-// warps of a token stand side by side. False: none is left. The host sees to it that there are fewer
-// than 2^32 tasks.
+// The work of this warp, where `lines` of every token are shared out `lines_per_warp` at a time;
+// the warps of a token stand side by side. False: none is left. The host sees to it that there are
+// fewer than 2^32 tasks.
 __device__ __forceinline__ bool warp_task(Task& task, uint32_t num_tokens, uint64_t lines,
                                           uint32_t lines_per_warp) {
     const uint64_t number = static_cast<uint64_t>(blockIdx.x) * (blockDim.x / WARP) + warp_id();
@@ -288,7 +288,8 @@ __device__ __forceinline__ bool offsets_fit(int32_t start, int32_t end, uint32_t
     return 0 <= start && start <= end && static_cast<uint32_t>(end) <= bound;
 }
 
-// The assignments of a token, in all lanes; none, and a fault, where its offsets are no prefix sums.
+// The assignments of a token, in all lanes; none, and a fault, where its offsets are no prefix
+// sums.
 __device__ __forceinline__ Assignments assignments_of(const int32_t* token_offsets, uint32_t token,
                                                       uint32_t bound, StatusBlock* status) {
     // Lanes 0 and 1 read: one access for both.

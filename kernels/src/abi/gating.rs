@@ -1,7 +1,7 @@
 //! Parameter structs of the gate and its softmax.
 //!
-//! Every choice of the options is a number that the kernels name in `tollgate/gating/options.cuh`; the
-//! constants here are the same.
+//! Every choice of the options is a number that the kernels name in `tollgate/gating/options.cuh`;
+//! the constants here are the same.
 
 use super::{Abi, DevicePtr, Struct, abi_struct};
 
@@ -166,7 +166,8 @@ abi_struct! {
         pub vector_dlogits: u32 = "uint32_t",
     }
 
-    /// Parameters of `tg_gate_positions`: where each assignment of the selection stands in the table.
+    /// Parameters of `tg_gate_positions`: where each assignment of the selection stands in the
+    /// table.
     pub struct GatePositionsParams {
         /// `[T+1]` of the table.
         pub token_offsets: DevicePtr = "const int32_t*",

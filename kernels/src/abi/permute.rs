@@ -12,8 +12,8 @@ pub const STRUCTS: &[Struct] = &[
 ];
 
 abi_struct! {
-    /// Parameters of `tg_sort_count`, `tg_sort_scan` and `tg_sort_rows`: from a routing table to its
-    /// maps. T tokens, E experts, A assignments, R rows; A and R are bounds here.
+    /// Parameters of `tg_sort_count`, `tg_sort_scan` and `tg_sort_rows`: from a routing table to
+    /// its maps. T tokens, E experts, A assignments, R rows; A and R are bounds here.
     pub struct SortParams {
         /// `[T+1]`.
         pub token_offsets: DevicePtr = "const int32_t*",
@@ -29,8 +29,8 @@ abi_struct! {
         pub token_of_row: DevicePtr = "int32_t*",
         /// `[E+1]`, written.
         pub expert_offsets: DevicePtr = "int32_t*",
-        /// `[num_tiles, E]` of the workspace: assignments of every tile and expert, then those of the
-        /// tiles before.
+        /// `[num_tiles, E]` of the workspace: assignments of every tile and expert, then those of
+        /// the tiles before.
         pub counts: DevicePtr = "uint32_t*",
         /// `[E]` of the workspace.
         pub totals: DevicePtr = "uint32_t*",

@@ -17,16 +17,17 @@ use super::{DeviceGateInputs, check};
 const ROWS: usize = 4;
 const TOKENS_PER_BLOCK: usize = 16;
 
-/// The gradient of the loss with respect to the logits, see [`crate::Gating::gate_backward`]: puts its
-/// work into `stream` and returns. Capturable.
+/// The gradient of the loss with respect to the logits, see [`crate::Gating::gate_backward`]: puts
+/// its work into `stream` and returns. Capturable.
 ///
-/// `dweights` is in the order of the state's table and as long as the bound of A, of which A entries
-/// are read. Writes all of `dlogits` `[T, E]`, and of `dnoise_logits` `[T, E]` where it is given: for
-/// the noisy router in training it is required. `plan` and `inputs` are those of the forward pass.
+/// `dweights` is in the order of the state's table and as long as the bound of A, of which A
+/// entries are read. Writes all of `dlogits` `[T, E]`, and of `dnoise_logits` `[T, E]` where it is
+/// given: for the noisy router in training it is required. `plan` and `inputs` are those of the
+/// forward pass.
 ///
 /// # Errors
-/// Shapes that differ, a missing output, memory that is too small: before anything is launched. What
-/// the driver says.
+/// Shapes that differ, a missing output, memory that is too small: before anything is launched.
+/// What the driver says.
 pub fn gate_backward(
     gpu: &Gpu,
     stream: &Stream,

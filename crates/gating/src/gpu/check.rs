@@ -1,7 +1,7 @@
 //! What a gate call on a GPU refuses, before anything is launched.
 //!
-//! What is in device memory is not looked at: indices out of range are met by the kernels, which report
-//! them in the status block.
+//! What is in device memory is not looked at: indices out of range are met by the kernels, which
+//! report them in the status block.
 
 use tollgate_core::options::StochasticPer;
 use tollgate_core::{Error, Result, Router};

@@ -21,8 +21,8 @@ use super::{DeviceGateInputs, check};
 /// inputs anew. `state` is overwritten; `workspace` means nothing before and after.
 ///
 /// # Errors
-/// Shapes that differ from the plan's, inputs that the router needs and were not given, memory that is
-/// too small: before anything is launched. What the driver says.
+/// Shapes that differ from the plan's, inputs that the router needs and were not given, memory that
+/// is too small: before anything is launched. What the driver says.
 pub fn gate(
     gpu: &Gpu,
     stream: &Stream,
@@ -301,8 +301,8 @@ fn gate_params(
     Ok(params)
 }
 
-/// Whether the gate itself counts the load: not where it is in the histogram anyway, and not where the
-/// columns choose, unless first choices count.
+/// Whether the gate itself counts the load: not where it is in the histogram anyway, and not where
+/// the columns choose, unless first choices count.
 fn loads_in_gate(gated: &Gated, options: &GateOptions) -> bool {
     let over = options.balance_over();
     let chosen = gated.slots > 0 || over == BalanceOver::FirstChoice;

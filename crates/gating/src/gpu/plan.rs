@@ -102,8 +102,8 @@ fn row_words(experts: usize, groups: usize) -> usize {
 }
 
 /// Tokens of a block: few while there are not enough blocks for a whole device, then more, because
-/// each block leaves `[E]` sums behind. A power of two; by the number of tokens alone, so that no sum
-/// depends on the device.
+/// each block leaves `[E]` sums behind. A power of two; by the number of tokens alone, so that no
+/// sum depends on the device.
 fn tokens_per_block(tokens: usize, slots: usize, least: usize, most: usize) -> usize {
     const BLOCKS: usize = 256;
     let waiting = WAITING_SLOTS / slots.max(1);
@@ -115,7 +115,8 @@ fn tokens_per_block(tokens: usize, slots: usize, least: usize, most: usize) -> u
 
 impl GatePlan {
     /// Plans a gate call for `[T, E]` logits. `training` turns on Gating Dropout and router noise.
-    /// `keep_scores` asks for the scores `[T, E]` in the state: expert choice keeps them in any case.
+    /// `keep_scores` asks for the scores `[T, E]` in the state: expert choice keeps them in any
+    /// case.
     ///
     /// # Errors
     /// As [`crate::Gating::gate`] for what concerns options and sizes; more experts than a row in
@@ -347,8 +348,8 @@ impl Gated {
         tokens.div_ceil(self.tokens_per_block)
     }
 
-    /// Whether assignments stand where they belong in the table at once: all but faulty rows use all
-    /// their slots.
+    /// Whether assignments stand where they belong in the table at once: all but faulty rows use
+    /// all their slots.
     pub(super) fn writes_table(&self) -> bool {
         self.rule == GateRule::Fixed && !self.drops
     }

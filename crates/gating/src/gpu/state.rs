@@ -125,8 +125,8 @@ pub struct DeviceGateState<'m> {
 }
 
 impl<'m> DeviceGateState<'m> {
-    /// Lays a state over [`GatePlan::state_bytes`] of memory. What is in it means nothing until a gate
-    /// call has run, unless it is the memory of an earlier state of the same plan.
+    /// Lays a state over [`GatePlan::state_bytes`] of memory. What is in it means nothing until a
+    /// gate call has run, unless it is the memory of an earlier state of the same plan.
     ///
     /// # Errors
     /// Memory that is too small, or not aligned to [`WorkspaceLayout::ALIGNMENT`].
@@ -212,9 +212,9 @@ impl<'m> DeviceGateState<'m> {
         self.runner_up.as_slice()
     }
 
-    /// `[T]` the expert whose score is the weight, where a dropped step may make that another than the
-    /// one that runs: Gating Dropout with the local weight `original`. On a step that was not dropped it
-    /// means nothing.
+    /// `[T]` the expert whose score is the weight, where a dropped step may make that another than
+    /// the one that runs: Gating Dropout with the local weight `original`. On a step that was not
+    /// dropped it means nothing.
     pub fn weight_source(&self) -> Option<DeviceSlice<'_, i32>> {
         let may = self.original_weight && self.drop_mode == Some(DropMode::Gate);
         may.then(|| self.first_choice.as_slice())
@@ -268,8 +268,8 @@ impl<'m> DeviceGateState<'m> {
         Ok(())
     }
 
-    /// Copies everything to the host and waits for it: the state as [`crate::Gating::gate`] fills it.
-    /// For inspection and tests; a layer keeps what it needs on the device.
+    /// Copies everything to the host and waits for it: the state as [`crate::Gating::gate`] fills
+    /// it. For inspection and tests; a layer keeps what it needs on the device.
     ///
     /// # Errors
     /// What the driver says; on the virtual GPU what its checks found.

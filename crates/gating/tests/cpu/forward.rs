@@ -264,7 +264,7 @@ fn on_every_case(what: &str, check: impl Fn(&Implementation, &Case, &Tensors, &m
 fn every_router_and_option_agrees_with_the_reference() {
     on_every_case("gate", |implementation, case, tensors, tally| {
         for (i, o) in combinations(case.tokens, case.experts).iter().enumerate() {
-            if !implementation.keeps(case, i, 11) {
+            if !implementation.keeps_options(case, i, o) {
                 continue;
             }
             for training in [true, false] {
@@ -286,7 +286,7 @@ fn a_selection_bias_and_a_hash_table_agree_with_the_reference() {
         for (i, o) in combinations(case.tokens, case.experts).iter().enumerate() {
             let takes = matches!(o.router, Router::Hash | Router::Grouped { .. })
                 || o.router.scores() == Some(Scores::Sigmoid);
-            if takes && implementation.keeps(case, i, 11) {
+            if takes && implementation.keeps_options(case, i, o) {
                 let inputs = tensors.inputs(&o.router, true);
                 compare(implementation.gating, &inputs, o, &ctx(), tally);
             }
@@ -359,7 +359,7 @@ fn capacity_agrees_with_the_reference() {
                 for &order in DropOrder::ALL {
                     for factor in [0.0, 0.4, 1.0, 1.25, 100.0] {
                         combination += 1;
-                        if !implementation.keeps(case, combination, 23) {
+                        if !implementation.keeps(case, combination, 37) {
                             continue;
                         }
                         let options = GateOptions {
@@ -412,7 +412,7 @@ fn gating_dropout_agrees_with_the_reference() {
                         .take(1 + usize::from(limited))
                     {
                         combination += 1;
-                        if !implementation.keeps(case, combination, 43) {
+                        if !implementation.keeps(case, combination, 71) {
                             continue;
                         }
                         let options = GateOptions {

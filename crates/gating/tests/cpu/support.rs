@@ -8,7 +8,7 @@ use tollgate_core::options::{
 };
 use tollgate_core::{Cpu, DropMode, Router, RoutingTable, RowView, StepContext};
 use tollgate_gating::{GateInputs, GateState, Gating};
-use tollgate_testkit::{Case, assert_same};
+use tollgate_testkit::{Case, assert_same, gate_cases};
 
 /// The case's f32 logits with everything that any router may ask for.
 pub struct Tensors {
@@ -190,14 +190,32 @@ pub struct Implementation {
 }
 
 impl Implementation {
-    /// Whether combination `i` of a case's list is run: on a device one in `thin`, of a large case one
-    /// in three times as many. Which ones these are differs from case to case, so that every
-    /// combination is run on some.
+    /// Whether combination `i` of a case's list is run: on a device one in `thin`, of a large case
+    /// one in three times as many. Which ones these are differs from case to case.
     pub fn keeps(&self, case: &Case, i: usize, thin: usize) -> bool {
-        let large = case.tokens * case.experts > 1 << 12;
-        let thin = if large { 3 * thin } else { thin };
-        self.runs_all || (i + case.tokens + 3 * case.experts).is_multiple_of(thin)
+        self.runs_all || keeps_of_devices(case, i, thin)
     }
+
+    /// The same for options, all of which are run on one case at least.
+    pub fn keeps_options(&self, case: &Case, i: usize, options: &GateOptions) -> bool {
+        self.keeps(case, i, 11) || is_home(case, options)
+    }
+}
+
+/// Whether a case is the first of some tokens in which options are legal.
+fn is_home(case: &Case, options: &GateOptions) -> bool {
+    let legal = |c: &Case| c.tokens >= 20 && options.validate(c.tokens, c.experts).is_ok();
+    let cases = gate_cases();
+    let home = cases.iter().find(|c| legal(c));
+    home.is_some_and(|home| home.name == case.name)
+}
+
+fn keeps_of_devices(case: &Case, i: usize, thin: usize) -> bool {
+    let large = case.tokens * case.experts > 1 << 12;
+    let thin = if large { 3 * thin } else { thin };
+    let cases = gate_cases();
+    let position = cases.iter().position(|c| c.name == case.name);
+    (i + position.unwrap_or(0)).is_multiple_of(thin)
 }
 
 /// The CPU, and every device that tests run on.

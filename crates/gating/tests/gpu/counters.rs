@@ -7,15 +7,15 @@ use tollgate_device::{Gpu, VirtualOptions};
 use crate::memory::some_context;
 use crate::problem::{Logits, Problem};
 
-/// Bytes that a gate call must move: logits once; indices, weights, token offsets, log-sum-exp and first
-/// choices written; the experts' offsets and load.
+/// Bytes that a gate call must move: logits once; indices, weights, token offsets, log-sum-exp and
+/// first choices written; the experts' offsets and load.
 fn needed_bytes(tokens: usize, experts: usize, k: usize) -> u64 {
     let of_token = 4 * experts + 8 * k + 4 + 4 + 4;
     (tokens * of_token + 4 + 4 * (experts + 1) + 8 * experts) as u64
 }
 
-/// T = 65,536 as it is measured on a GPU: sums over blocks of tokens are a part of the bytes that depends
-/// on T, so that a smaller batch would say nothing about it.
+/// T = 65,536 as it is measured on a GPU: sums over blocks of tokens are a part of the bytes that
+/// depends on T, so that a smaller batch would say nothing about it.
 #[test]
 fn a_gate_moves_hardly_more_than_it_must_without_conflicts_or_local_memory() {
     const TOKENS: usize = 1 << 16;

@@ -119,8 +119,8 @@ fn fifty_schedules_give_the_same_bits() {
     }
 }
 
-/// Only integers are atomic, so that what a token gets does not depend on those beside it, and which
-/// kernel runs does not depend on their number.
+/// Only integers are atomic, so that what a token gets does not depend on those beside it, and
+/// which kernel runs does not depend on their number.
 #[test]
 fn a_token_does_not_see_the_batch_around_it() {
     let all = Logits::random(300, 48, 4);

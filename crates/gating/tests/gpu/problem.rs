@@ -49,8 +49,8 @@ pub struct Problem {
     dnoise_logits: Option<Fenced<f32>>,
 }
 
-/// Elements by which `Fenced<u8>` must start later to lie at a multiple of 256 bytes, behind its fence
-/// of 32.
+/// Elements by which `Fenced<u8>` must start later to lie at a multiple of 256 bytes, behind its
+/// fence of 32.
 const TO_ALIGNMENT: usize = 256 - 32;
 
 impl Problem {
@@ -144,8 +144,8 @@ impl Problem {
         stream.read(state.status()).unwrap()[0]
     }
 
-    /// The gradients that the backward pass left, `[T, E]`: logits, and noise logits if there are. What
-    /// is between rows must be poison still.
+    /// The gradients that the backward pass left, `[T, E]`: logits, and noise logits if there are.
+    /// What is between rows must be poison still.
     pub fn gradients(&mut self, stream: &Stream) -> Vec<Vec<f32>> {
         let e = self.plan.num_experts();
         let outputs = std::iter::once(&self.dlogits).chain(&self.dnoise_logits);

@@ -355,7 +355,10 @@ mod tests {
         limited.capacity = capacity(f32::MAX);
         assert_eq!(rows(&limited), 200);
         let error = bound(&options("ensemble"), 1 << 29, 8, true).unwrap_err();
-        assert!(error.to_string().starts_with("assignments (T·k)"), "{error}");
+        assert!(
+            error.to_string().starts_with("assignments (T·k)"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -81,6 +81,18 @@ impl<'p, T: Element> Resident<'p, T> {
         self.outputs.collect(&self.stream, step)
     }
 
+    /// A forward pass by itself; its output.
+    pub fn infer(mut self) -> Vec<T> {
+        let (inputs, weights) = (self.tensors.inputs(), self.tensors.weights());
+        let stream = &self.stream;
+        let mut state = self.layer.state(stream, self.state.slice_mut()).unwrap();
+        let (y, memory) = (self.outputs.y.view_mut(), self.workspace.slice_mut());
+        self.layer
+            .forward(stream, &inputs, &weights, y, &mut state, memory)
+            .unwrap();
+        self.outputs.y.values(stream, "y")
+    }
+
     fn passes(&mut self) -> Result<DeviceStep> {
         let stream = self.stream.clone();
         let mut state = self.layer.state(&stream, self.state.slice_mut())?;

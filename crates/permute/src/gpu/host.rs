@@ -1,7 +1,7 @@
 //! The trait for data on the host: staged to the device, computed there, and brought back.
 //!
-//! Every call allocates, copies and waits: this is for tests and for trying things out. Arguments are
-//! checked on the host as for every device, so that the errors are the same.
+//! Every call allocates, copies and waits: this is for tests and for trying things out. Arguments
+//! are checked on the host as for every device, so that the errors are the same.
 
 use tollgate_core::{Element, Error, Result, RoutingTable, RowView, RowViewMut};
 use tollgate_device::{
@@ -206,8 +206,8 @@ impl Permute for Gpu {
     }
 }
 
-/// The rows of each token in ascending order, as offsets `[tokens+1]` and rows. All tokens of the map
-/// are in range.
+/// The rows of each token in ascending order, as offsets `[tokens+1]` and rows. All tokens of the
+/// map are in range.
 fn rows_of_tokens(maps: &PermuteMaps, tokens: usize) -> (Vec<i32>, Vec<i32>) {
     let mut offsets = vec![0i32; tokens + 1];
     for &token in &maps.token_of_row {

@@ -59,8 +59,8 @@ pub(super) struct Followed {
     pub max_rows: u32,
 }
 
-/// Checks the arrays that are followed, and the matrices' rows: `tokens` of the token matrix, `rows`
-/// of the permuted one.
+/// Checks the arrays that are followed, and the matrices' rows: `tokens` of the token matrix,
+/// `rows` of the permuted one.
 pub(super) fn check_followed(
     table: &DeviceRoutingTable<'_>,
     maps: &DevicePermuteMaps<'_>,

@@ -137,8 +137,8 @@ pub fn zero_free_rows<T: Element>(
     unsafe { gpu.launch(stream, of_width(&ZERO_ROWS, width), share.grid, 0, &params) }
 }
 
-/// `y[t] = round(Σ_a w_a · rows[row_of_assignment[a]])` over the token's assignments in table order,
-/// accumulated in f32 by fused multiply-adds from 0; a token without experts gets 0. rows
+/// `y[t] = round(Σ_a w_a · rows[row_of_assignment[a]])` over the token's assignments in table
+/// order, accumulated in f32 by fused multiply-adds from 0; a token without experts gets 0. rows
 /// `[max_rows, H]` or more, y `[T, H]`. One launch.
 ///
 /// # Errors
@@ -160,9 +160,9 @@ pub fn unpermute<T: Element>(
     )
 }
 
-/// Backward of [`permute`]: `dx[t] = round(addend[t] + Σ_a drows[row_of_assignment[a]])`, the sum in
-/// table order in f32, starting from the addend (`[T, H]`, 0 if absent). drows `[max_rows, H]` or
-/// more, dx `[T, H]`. One launch.
+/// Backward of [`permute`]: `dx[t] = round(addend[t] + Σ_a drows[row_of_assignment[a]])`, the sum
+/// in table order in f32, starting from the addend (`[T, H]`, 0 if absent). drows `[max_rows, H]`
+/// or more, dx `[T, H]`. One launch.
 ///
 /// # Errors
 /// As [`permute`].
@@ -240,11 +240,11 @@ fn sum<T: Element>(
     unsafe { gpu.launch(stream, kernel, share.grid, 0, &params) }
 }
 
-/// Backward of [`unpermute`]: `drows[r] = round(w_a · dy[t])` and `dweights[a] = <dy[t], rows[r]>` in
-/// f32, in the order that [`Permute::unpermute_backward`](crate::Permute::unpermute_backward) tells.
-/// dy `[T, H]`, rows and drows `[max_rows, H]` or more, dweights `[max_assignments]` or more, of which
-/// A are written. Rows of drows that belong to no token stay as they are: see [`zero_free_rows`]. Maps
-/// that give a row to two assignments leave it to one of them. One launch.
+/// Backward of [`unpermute`]: `drows[r] = round(w_a · dy[t])` and `dweights[a] = <dy[t], rows[r]>`
+/// in f32, in the order that [`Permute::unpermute_backward`](crate::Permute::unpermute_backward)
+/// tells. dy `[T, H]`, rows and drows `[max_rows, H]` or more, dweights `[max_assignments]` or
+/// more, of which A are written. Rows of drows that belong to no token stay as they are: see
+/// [`zero_free_rows`]. Maps that give a row to two assignments leave it to one of them. One launch.
 ///
 /// # Errors
 /// As [`permute`].
@@ -317,8 +317,8 @@ pub fn unpermute_backward<T: Element>(
     };
     let kernel = of_alignment::<T>(&ROW_GRADIENTS, hidden, alignment);
     let grid = [followed.num_tokens.div_ceil(tokens_per_block), 1, 1];
-    // SAFETY: as in `permute`; drows is at least `[max_rows, H]`, weights and dweights have an entry
-    // an assignment.
+    // SAFETY: as in `permute`; drows is at least `[max_rows, H]`, weights and dweights have an
+    // entry an assignment.
     unsafe { gpu.launch(stream, kernel, grid, 0, &params) }
 }
 

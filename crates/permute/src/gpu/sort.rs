@@ -166,10 +166,10 @@ impl SortPlan {
 
 /// Counts, offsets and stable maps of a table, in three launches.
 ///
-/// Rows are counted from `expert_indices`; the table's `expert_offsets` must say the same, or a fault
-/// is raised. With token offsets that are no prefix sums, or with that fault raised before, no
-/// assignment gets a row and all offsets are 0. A token that has an expert twice is not noticed: it
-/// gets two rows.
+/// Rows are counted from `expert_indices`; the table's `expert_offsets` must say the same, or a
+/// fault is raised. With token offsets that are no prefix sums, or with that fault raised before,
+/// no assignment gets a row and all offsets are 0. A token that has an expert twice is not noticed:
+/// it gets two rows.
 ///
 /// # Errors
 /// A table of another shape than the plan's; arrays that are too small; what the driver says.
@@ -256,8 +256,9 @@ pub fn sort(
     // One block at least: it fills the maps and writes the offsets of no tokens.
     let blocks = num_tiles.div_ceil(SORT_TILES_PER_BLOCK).max(1) as u32;
     let columns = shape.num_experts.div_ceil(SORT_SCAN_EXPERTS) as u32;
-    // SAFETY: table, maps and status were held to the shape that the kernels get, and the counts and
-    // totals have the plan's sizes. Views are memory of the device; whoever made them answers for it.
+    // SAFETY: table, maps and status were held to the shape that the kernels get, and the counts
+    // and totals have the plan's sizes. Views are memory of the device; whoever made them answers
+    // for it.
     unsafe {
         gpu.launch(stream, &SORT_COUNT[many], [blocks, 1, 1], 0, &params)?;
         gpu.launch(stream, &SORT_SCAN, [columns, 1, 1], 0, &params)?;

@@ -58,7 +58,8 @@ impl OnDevice {
         on_device
     }
 
-    /// Another table of the same shape. What is behind its assignments is bad: nobody may look at it.
+    /// Another table of the same shape. What is behind its assignments is bad: nobody may look at
+    /// it.
     pub fn write(&mut self, table: &RoutingTable) {
         let stream = &self.stream;
         let unused = self.shape.max_assignments - table.num_assignments();
@@ -171,8 +172,8 @@ fn table<'a>(
     }
 }
 
-/// A strided matrix between canaries in device memory, poisoned or filled; its address is a multiple
-/// of 16 bytes and `misalign` elements.
+/// A strided matrix between canaries in device memory, poisoned or filled; its address is a
+/// multiple of 16 bytes and `misalign` elements.
 pub struct DeviceMatrix<T> {
     memory: Buffer<T>,
     host: Vec<T>,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod device;
+pub mod expected;
 
 use tollgate_core::{Cpu, Element, Result, RoutingTable, RowView, RowViewMut};
 use tollgate_device::Gpu;
@@ -68,7 +69,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// The cases that it runs: on a GPU the large ones are left out, the virtual GPU takes its time.
+    /// The cases that it runs: on a GPU the large ones are left out, the virtual GPU takes its
+    /// time.
     pub fn cases(&self) -> Vec<Case> {
         match self {
             Self::Cpu(_) => cases(),

@@ -1,5 +1,5 @@
-// What a block of tokens leaves behind: the results of its tokens wait in shared memory, so that they
-// leave it in whole sectors, and are counted on the way.
+// What a block of tokens leaves behind: the results of its tokens wait in shared memory, so that
+// they leave it in whole sectors, and are counted on the way.
 #pragma once
 
 #include <cstdint>

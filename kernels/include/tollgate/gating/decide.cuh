@@ -28,7 +28,8 @@ struct Decision {
     uint32_t taken;  // slots that are used, from the front
 };
 
-// The second expert's share of both, p_j / (p_i + p_j), of a difference z_i - z_j that is not negative.
+// The second expert's share of both, p_j / (p_i + p_j), of a difference z_i - z_j that is not
+// negative.
 __device__ __forceinline__ double share_of_second(double difference) {
     const float rounded = static_cast<float>(-difference);
     const double rest = -difference - static_cast<double>(rounded);

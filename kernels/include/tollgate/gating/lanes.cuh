@@ -1,8 +1,8 @@
 // A row of logits in the registers of a group of lanes, and what the group computes together.
 //
-// LANES lanes hold LANES * V places, V a lane in pieces of 4 that are loaded at once: place j of lane l
-// is expert (j / 4) * 4 * LANES + 4 * l + j % 4. Places beyond E are masked logits that no one may
-// choose. All lanes of a warp take part in every function, each for its own group.
+// LANES lanes hold LANES * V places, V a lane in pieces of 4 that are loaded at once: place j of
+// lane l is expert (j / 4) * 4 * LANES + 4 * l + j % 4. Places beyond E are masked logits that no
+// one may choose. All lanes of a warp take part in every function, each for its own group.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +58,8 @@ struct Lanes {
                              : (lanes >> (group() * LANES) & ((1ull << LANES) - 1)) != 0;
     }
 
-    // The logits of one row, whose first place of this lane is at `at`; all masked where there is no
-    // row.
+    // The logits of one row, whose first place of this lane is at `at`; all masked where there is
+    // no row.
     static __device__ __forceinline__ void load(float (&z)[V], const float* at, bool is_row,
                                                 uint32_t experts, bool vector) {
         const float masked = -infinity_f32();

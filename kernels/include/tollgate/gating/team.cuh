@@ -1,8 +1,8 @@
 // A team of threads that works on one row: a warp, or a block for rows that are too long for one.
 //
-// Threads take a row's places in pieces of 4: piece q belongs to thread q % SIZE. All threads of the
-// team take part in every function, and all get the result. Sums have one order: a thread's places
-// ascending, then the lanes as a tree, then the warps in order.
+// Place e of a row is thread e % SIZE's, so that neighbours ask different banks of shared memory.
+// All threads of the team take part in every function, and all get the result. Sums have one order:
+// a thread's places ascending, then the lanes as a tree, then the warps in order.
 #pragma once
 
 #include <cstdint>
@@ -46,13 +46,8 @@ struct Team {
     // Calls `work(e)` for every place of this thread among 0..experts, ascending.
     template <typename Work>
     __device__ __forceinline__ void each(uint32_t experts, Work work) const {
-        for (uint32_t q = rank(); 4 * q < experts; q += SIZE) {
-#pragma unroll
-            for (uint32_t c = 0; c < 4; ++c) {
-                if (4 * q + c < experts) {
-                    work(4 * q + c);
-                }
-            }
+        for (uint32_t e = rank(); e < experts; e += SIZE) {
+            work(e);
         }
     }
 
@@ -121,12 +116,13 @@ struct Team {
     }
 };
 
-// Copies a row of global memory to shared memory, each thread its own places; returns whether one of
-// them is a NaN or +infinity, and the largest.
+// What a thread saw of a row: the largest value, and whether one is a NaN or +infinity.
 struct Loaded {
     float largest;
     bool faulty;
 };
+
+// Copies a row of global memory to shared memory, where the team may read all of it afterwards.
 
 template <uint32_t WARPS>
 __device__ __forceinline__ Loaded load_row(const Team<WARPS>& team, float* z, const float* row,
@@ -152,13 +148,15 @@ __device__ __forceinline__ Loaded load_row(const Team<WARPS>& team, float* z, co
             look(value);
         });
     }
+    team.sync();
     return seen;
 }
 
-// Writes a row from shared to global memory, each thread its own places.
+// Writes a row from shared to global memory, after the team has finished with it.
 template <uint32_t WARPS>
 __device__ __forceinline__ void store_row(const Team<WARPS>& team, float* row, const float* values,
                                           uint32_t experts, bool vector) {
+    team.sync();
     if (vector) {
         for (uint32_t e = 4 * team.rank(); e < experts; e += 4 * Team<WARPS>::SIZE) {
             ptx::st_global_v4(row + e, *reinterpret_cast<const uint4*>(values + e));

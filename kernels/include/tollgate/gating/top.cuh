@@ -1,8 +1,8 @@
 // The k best experts of a row in registers, best first; ties go to the lower expert.
 //
-// Logits are compared as keys (order_key), whose order is total but for ties; a place that no one may
-// choose has NO_KEY. All of it is exact. Everything is found for all groups of a warp at once, without
-// a branch that only some groups take.
+// Logits are compared as keys (order_key), whose order is total but for ties; a place that no one
+// may choose has NO_KEY. All of it is exact. Everything is found for all groups of a warp at once,
+// without a branch that only some groups take.
 #pragma once
 
 #include <cstdint>
@@ -98,11 +98,11 @@ __device__ __forceinline__ void top_by_rounds(uint32_t (&keys)[V], uint32_t k, T
     }
 }
 
-// Candidates first, for a whole warp a row: the k-th best of the lanes' best is a lower bound of what
-// is chosen, and few places reach it. Those stand side by side in `candidates` (2 * 32 words of shared
-// memory of this warp), where each lane counts by how many its own is beaten. Returns false, having
-// done nothing, where they are more than 32: then ties are many. The caller has `take` called for the
-// chosen by their lanes, with their rank, in no order.
+// Candidates first, for a whole warp a row: the k-th best of the lanes' best is a lower bound of
+// what is chosen, and few places reach it. Those stand side by side in `candidates` (2 * 32 words
+// of shared memory of this warp), where each lane counts by how many its own is beaten. Returns
+// false, having done nothing, where they are more than 32: then ties are many. The caller has
+// `take` called for the chosen by their lanes, with their rank, in no order.
 template <uint32_t V, typename Take>
 __device__ __forceinline__ bool top_by_candidates(const uint32_t (&keys)[V], uint32_t k,
                                                   uint32_t* candidates, Take take) {

@@ -5,8 +5,8 @@
 
 namespace tollgate::ptx {
 
-// 16 bytes that are read once, or `otherwise` four times where `wanted` is false: the address is not
-// looked at then.
+// 16 bytes that are read once, or `otherwise` four times where `wanted` is false: the address is
+// not looked at then.
 __device__ __forceinline__ float4 ld_global_nc_streaming_v4_if(bool wanted, const void* at,
                                                                float otherwise) {
     float4 v = make_float4(otherwise, otherwise, otherwise, otherwise);
