@@ -237,7 +237,6 @@ impl<T: Element> StateRegions<T> {
         let (e, h) = (dims.shape.experts, dims.shape.hidden);
         let permuted = if dims.dense { 0 } else { rows };
         let when = |wanted: bool, rows: usize| if wanted { rows } else { 0 };
-        let backward = dims.gate && dims.training;
         // Maps and the counts that make them; of nothing where nothing is permuted.
         let shape = SortShape {
             num_tokens: when(!dims.dense, tokens),
@@ -267,7 +266,7 @@ impl<T: Element> StateRegions<T> {
             dlogits: matrix(
                 &mut layout,
                 "gradient of the logits",
-                when(backward, tokens),
+                when(dims.gate, tokens),
                 e,
             )?,
             layout,
@@ -282,18 +281,18 @@ impl<T: Element> WorkspaceRegions<T> {
         let Dims { tokens, rows, .. } = *dims;
         let (e, h) = (dims.shape.experts, dims.shape.hidden);
         let when = |wanted: bool, rows: usize| if wanted { rows } else { 0 };
-        let permuted = when(dims.training && !dims.dense, rows);
+        let permuted = when(!dims.dense, rows);
         // The gate's own bound, which may be above the rows.
         let assignments = when(permuted > 0, gate.max_assignments());
         let noisy = when(dims.noisy, tokens);
-        let router = when(dims.training && dims.gate, tokens);
+        let router = when(dims.gate, tokens);
         Ok(Self {
             gate: layout.array("work of the gate", gate.workspace_bytes())?,
             drows: matrix(&mut layout, "gradient of rows", permuted, h)?,
             dpre: matrix(
                 &mut layout,
                 "gradient before the activation",
-                when(dims.training, rows),
+                rows,
                 dims.shape.up_rows(),
             )?,
             dweights: layout.array("gradient of the weights", assignments)?,
