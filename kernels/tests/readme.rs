@@ -7,8 +7,8 @@ use tollgate_kernels::MODULES;
 #[test]
 fn the_status_table_lists_every_module() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(&readme)
-        .unwrap_or_else(|e| panic!("{}: {e}", readme.display()));
+    let readme =
+        std::fs::read_to_string(&readme).unwrap_or_else(|e| panic!("{}: {e}", readme.display()));
     let missing: Vec<&str> = MODULES
         .iter()
         .flat_map(|family| family.iter().map(|module| module.name))

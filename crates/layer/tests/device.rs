@@ -85,6 +85,13 @@ fn every_weight_capacity_dropout_and_jitter() {
             agree::<f32>(&case, options.clone(), Activation::Gelu, false);
         }
     }
+    // No rows at all.
+    let mut nothing = options("topk:3");
+    nothing.capacity = Some(Capacity {
+        factor: 0.0,
+        order: DropOrder::Position,
+    });
+    agree::<f32>(&case, nothing, Activation::Gelu, false);
     // Noise with jitter: two shares of the router's gradient, both scaled.
     let mut noisy = options("noisy:2");
     noisy.jitter = 0.2;

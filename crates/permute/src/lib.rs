@@ -94,10 +94,9 @@ pub trait Permute {
 
     /// Backward of `unpermute`: `drows[r] = round(w_a · dy[t])` and
     /// `dweights[a] = <dy[t], rows[r]>` in f32 (`[A]`, table order), where r is the row of
-    /// assignment a. dy `[T, H]`, rows and drows
-    /// `[A, H]`.
+    /// assignment a. dy `[T, H]`, rows and drows `[A, H]`.
     ///
-    /// The dot product has a fixed order. With c = 16 / size_of::<T>() there are 32·c partial sums
+    /// The dot product has a fixed order. With c columns in 16 bytes there are 32·c partial sums
     /// from 0: column j goes to sum j mod 32·c, in ascending order by fused multiply-adds. Then the
     /// upper half of the sums is added to the lower, 16·c, 8·c, …, 1 at a time. It is the order of
     /// 32 lanes that load 16 bytes each, and of vectors of any width.

@@ -22,6 +22,9 @@ pub const DEVICE_BASE: u64 = 0x0100_0000_0000;
 pub const DEVICE_SHIFT: u32 = 40;
 /// Least distance of an allocation's end from the next one's start, and alignment of both.
 pub const GUARD_BYTES: u64 = 512;
+/// Alignment of an allocation's bytes on the host: that of the widest access. With more, the
+/// allocator would clear all pages by hand instead of leaving them to be made when they are touched.
+const HOST_ALIGNMENT: usize = 16;
 
 /// Who gave the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,7 @@ macro_rules! typed {
 
 impl Allocation {
     fn new(base: u64, bytes: u64, owner: Owner, read_only: bool, track: bool) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes.max(1) as usize, GUARD_BYTES as usize).ok()?;
+        let layout = Layout::from_size_align(bytes.max(1) as usize, HOST_ALIGNMENT).ok()?;
         let written = shadow(bytes, track)?;
         // SAFETY: the layout's size is not zero.
         let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;

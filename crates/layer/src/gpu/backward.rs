@@ -23,8 +23,8 @@ impl<T: Element> DeviceLayer<T> {
     /// zero gradients (or keep what accumulates).
     ///
     /// # Errors
-    /// As [`DeviceLayer::forward`]; a layer that was planned for inference; a state that no forward
-    /// pass has filled; a gradient that is missing or superfluous.
+    /// As [`DeviceLayer::forward`], with a workspace of [`DeviceLayer::workspace_bytes`]; a state that
+    /// no forward pass has filled; a gradient that is missing or superfluous.
     pub fn backward(
         &self,
         stream: &Stream,
@@ -64,13 +64,6 @@ impl<T: Element> DeviceLayer<T> {
     ) -> Result<()> {
         let plan = &*self.plan;
         state.check(self)?;
-        if !plan.dims.training {
-            return Err(Error::Incompatible {
-                what: "a backward pass".to_owned(),
-                with: "a layer that was planned for inference".to_owned(),
-                reason: "plan it for training",
-            });
-        }
         if !state.filled {
             return Err(Error::Missing {
                 what: "a state that a forward pass has filled",

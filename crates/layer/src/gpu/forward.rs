@@ -13,8 +13,8 @@ impl<T: Element> DeviceLayer<T> {
     /// `y_t = Σ_{e ∈ S_t} w_e FFN_e(x_t)`; x and y `[T, H]`. A token without experts gets 0.
     ///
     /// Puts the pass into `stream` and returns. `state` keeps what [`DeviceLayer::backward`] needs;
-    /// `workspace` holds [`DeviceLayer::workspace_bytes`] bytes and may be used for anything else
-    /// once the pass has run.
+    /// `workspace` holds [`DeviceLayer::forward_workspace_bytes`] bytes at least, and may be used for
+    /// anything else once the pass has run.
     ///
     /// # Errors
     /// Before anything is put into the stream: shapes that differ, tensors that the router needs and
@@ -53,7 +53,7 @@ impl<T: Element> DeviceLayer<T> {
         weights.check(plan)?;
         Error::check_shape("rows of y (T)", y.num_rows(), plan.dims.tokens)?;
         Error::check_shape("columns of y (H)", y.num_cols(), plan.dims.shape.hidden)?;
-        let workspace = Workspace::new(workspace, &plan.workspace.layout)?;
+        let workspace = Workspace::new(workspace, &plan.workspace.forward)?;
         // Until this pass is whole, the state holds none.
         state.filled = false;
         state.has_backward = false;

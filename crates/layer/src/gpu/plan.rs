@@ -46,7 +46,6 @@ pub(super) struct Dims {
     pub(super) tokens: usize,
     /// R: the most assignments that there can be.
     pub(super) rows: usize,
-    pub(super) training: bool,
     /// Whether rows are the tokens themselves (one expert, weight 1): nothing is permuted.
     pub(super) dense: bool,
     /// Whether the router has a gate,
@@ -89,7 +88,10 @@ pub(super) struct StateRegions<T> {
 /// What passes work in.
 #[derive(Debug)]
 pub(super) struct WorkspaceRegions<T> {
+    /// Of both passes,
     pub(super) layout: WorkspaceLayout,
+    /// and its part that a forward pass needs.
+    pub(super) forward: WorkspaceLayout,
     /// What the gate works in, forward and backward.
     pub(super) gate: Region<u8>,
     /// `[R, H]`: the gradient of the experts' outputs, and once the down map is done with it that
@@ -110,8 +112,7 @@ pub(super) struct WorkspaceRegions<T> {
 }
 
 impl<T: Element> DeviceLayer<T> {
-    /// Plans `layer` for `tokens` tokens. In training Gating Dropout, jitter and router noise act,
-    /// and there is a backward pass.
+    /// Plans `layer` for `tokens` tokens. In training Gating Dropout, jitter and router noise act.
     ///
     /// # Errors
     /// More tokens than the options allow; sizes beyond the address space.
@@ -137,10 +138,15 @@ impl<T: Element> DeviceLayer<T> {
         self.plan.state.layout.bytes()
     }
 
-    /// Bytes of the workspace of a pass. Its contents mean nothing between passes; passes that may
-    /// run at the same time need one each.
+    /// Bytes of the workspace of either pass. Its contents mean nothing between passes; passes that
+    /// may run at the same time need one each.
     pub fn workspace_bytes(&self) -> usize {
         self.plan.workspace.layout.bytes()
+    }
+
+    /// Bytes of the workspace of a forward pass alone: for inference.
+    pub fn forward_workspace_bytes(&self) -> usize {
+        self.plan.workspace.forward.bytes()
     }
 
     /// Lays a state over `memory` and puts its constants there; a forward pass fills the rest.
@@ -215,7 +221,6 @@ impl<T: Element> Plan<T> {
             gate: options.router.has_gate(),
             noisy: options.router.is_noisy() && training,
             jitter: options.router.has_gate() && options.jitter > 0.0 && training,
-            training,
         };
         let (state, sort) = StateRegions::new(&dims, &gate)?;
         Ok(Self {
@@ -283,11 +288,13 @@ impl<T: Element> WorkspaceRegions<T> {
         let when = |wanted: bool, rows: usize| if wanted { rows } else { 0 };
         let permuted = when(!dims.dense, rows);
         // The gate's own bound, which may be above the rows.
-        let assignments = when(permuted > 0, gate.max_assignments());
+        let assignments = when(!dims.dense, gate.max_assignments());
         let noisy = when(dims.noisy, tokens);
         let router = when(dims.gate, tokens);
+        let work = layout.array("work of the gate", gate.workspace_bytes())?;
         Ok(Self {
-            gate: layout.array("work of the gate", gate.workspace_bytes())?,
+            forward: layout.clone(),
+            gate: work,
             drows: matrix(&mut layout, "gradient of rows", permuted, h)?,
             dpre: matrix(
                 &mut layout,

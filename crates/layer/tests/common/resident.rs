@@ -86,7 +86,13 @@ impl<'p, T: Element> Resident<'p, T> {
         let (inputs, weights) = (self.tensors.inputs(), self.tensors.weights());
         let stream = &self.stream;
         let mut state = self.layer.state(stream, self.state.slice_mut()).unwrap();
-        let (y, memory) = (self.outputs.y.view_mut(), self.workspace.slice_mut());
+        let bytes = self.layer.forward_workspace_bytes();
+        let memory = self
+            .workspace
+            .slice_mut()
+            .part("workspace", 0, bytes)
+            .unwrap();
+        let y = self.outputs.y.view_mut();
         self.layer
             .forward(stream, &inputs, &weights, y, &mut state, memory)
             .unwrap();
