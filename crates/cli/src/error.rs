@@ -153,6 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn what_checks_find_has_an_exit_code_of_its_own() {
+        let found = device::Error::Checks {
+            count: 2,
+            first: "a race\n  in a kernel".into(),
+        };
+        let failure = Failure::from(found);
+        assert_eq!(failure.exit_code(), 3);
+        assert!(failure.to_string().contains("a race"), "{failure}");
+        let absent = Failure::from(device::Error::NoDevice {
+            device: "cuda:9".into(),
+            reason: "there is one".into(),
+        });
+        assert_eq!(absent.exit_code(), 2);
+        assert!(absent.to_string().ends_with("see --device"), "{absent}");
+    }
+
+    #[test]
     fn a_line_stays_a_line() {
         assert_eq!(one_line("a\nb\u{1b}[0m"), "a\\nb\\u{1b}[0m");
         assert_eq!(one_line(&"x".repeat(5000)).chars().count(), 601);
