@@ -9,6 +9,7 @@
 #include "tollgate/abi/selection.h"
 #include "tollgate/block.cuh"
 #include "tollgate/numeric.cuh"
+#include "tollgate/ptx/atomic.cuh"
 #include "tollgate/quota.cuh"
 #include "tollgate/status.cuh"
 
@@ -97,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(256)
     // Lanes with the same place are counted at once.
     const uint32_t same = ptx::match_any_u32(ptx::ALL_LANES, place);
     if (place != ~0u && (same & ptx::lanes_below()) == 0) {
-        atomicAdd(p.histogram + place, static_cast<uint32_t>(__popc(same)));
+        ptx::red_global_add_u32(p.histogram + place, static_cast<uint32_t>(__popc(same)));
     }
 }
 

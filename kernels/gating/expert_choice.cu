@@ -10,6 +10,7 @@
 #include "tollgate/abi/selection.h"
 #include "tollgate/block.cuh"
 #include "tollgate/numeric.cuh"
+#include "tollgate/ptx/atomic.cuh"
 #include "tollgate/quota.cuh"
 
 namespace tollgate {
@@ -88,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(256)
     for (uint32_t d = warp_id(); d < DIGITS; d += WARPS) {
         const uint32_t count = counts[d][lane_id()];
         if (tile.inside && count > 0) {
-            atomicAdd(p.histogram + static_cast<uint64_t>(d) * p.num_experts + tile.expert, count);
+            ptx::red_global_add_u32(p.histogram + static_cast<uint64_t>(d) * p.num_experts + tile.expert, count);
         }
     }
 }

@@ -7,6 +7,7 @@
 #include "tollgate/numeric.cuh"
 #include "tollgate/numeric_f64.cuh"
 #include "tollgate/philox.cuh"
+#include "tollgate/ptx/atomic.cuh"
 #include "tollgate/quads.cuh"
 
 namespace tollgate {
@@ -48,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256)
                                  add_noise(z.z, s.z, n.z), add_noise(z.w, s.w, n.w));
     // A sum may hide it: 0 times infinity stays out of a masked logit.
     if (is_bad(s.x) || is_bad(s.y) || is_bad(s.z) || is_bad(s.w)) {
-        atomicOr(p.row_faults + q.row, 1u);
+        ptx::red_global_or_u32(p.row_faults + q.row, 1u);
     }
     store_quad(q, p.noise + q.row * p.num_experts, p.wide, n);
     store_quad(q, p.noisy_logits + q.row * p.num_experts, p.wide, h);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "tollgate/abi/common.h"
+#include "tollgate/ptx/atomic.cuh"
 
 namespace tollgate {
 
@@ -19,18 +20,18 @@ inline constexpr uint32_t TOKEN_ID = 1u << 5;
 
 // One thread reports a row of logits that holds a NaN or +infinity.
 __device__ __forceinline__ void raise_faulty_row(StatusBlock* status, uint32_t row) {
-    atomicOr(&status->faults, fault::FAULTY_ROW);
-    atomicAdd(&status->faulty_rows, 1u);
-    atomicMin(&status->first_faulty_row, row);
+    ptx::red_global_or_u32(&status->faults, fault::FAULTY_ROW);
+    ptx::red_global_add_u32(&status->faulty_rows, 1u);
+    ptx::red_global_min_u32(&status->first_faulty_row, row);
 }
 
 // One thread reports an index that is out of range, at `position` of the array that holds it.
 __device__ __forceinline__ void raise_bad_index(StatusBlock* status, uint32_t which,
                                                 uint64_t position) {
-    atomicOr(&status->faults, which);
+    ptx::red_global_or_u32(&status->faults, which);
     const uint64_t most = 0xfffffffeu;
-    atomicMin(&status->first_bad_index,
-              static_cast<uint32_t>(position < most ? position : most));
+    ptx::red_global_min_u32(&status->first_bad_index,
+                            static_cast<uint32_t>(position < most ? position : most));
 }
 
 }  // namespace tollgate

@@ -220,7 +220,9 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
     let space = space_of(b, w.space.unwrap_or(Space::Generic), &address)?;
     match space {
         Space::Shared | Space::SharedCluster => {}
-        Space::Global | Space::Generic => b.habits().talks_across_blocks = true,
+        Space::Global | Space::Generic => {
+            b.habits().talks_across_blocks |= returns || !commutes(op, ty) || !is_relaxed(&w);
+        }
         other => return Err(b.error(format!("no atomics in {other:?} memory"))),
     }
     let plan = Plan {
@@ -238,6 +240,21 @@ pub(super) fn decode(b: &mut Builder<'_, '_>) -> Result<Handler, LoadError> {
         from,
     };
     Ok(operation(plan, op, ty, vector))
+}
+
+/// Whether the result of several such operations on a place is the same in every order.
+fn commutes(op: Op, ty: Type) -> bool {
+    let is_integer = matches!(
+        ty,
+        Type::B32 | Type::B64 | Type::S32 | Type::S64 | Type::U32 | Type::U64
+    );
+    let in_any_order = matches!(op, Op::And | Op::Or | Op::Xor | Op::Add | Op::Min | Op::Max);
+    is_integer && in_any_order
+}
+
+/// Whether it orders nothing else.
+fn is_relaxed(w: &Words) -> bool {
+    w.order.is_none_or(|order| order == Order::Relaxed)
 }
 
 /// The handler of an operation that was checked.
@@ -425,5 +442,7 @@ fn update<E: Cell, const V: usize>(
     }
 }
 
+#[cfg(test)]
+mod reductions;
 #[cfg(test)]
 mod tests;

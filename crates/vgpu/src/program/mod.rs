@@ -194,6 +194,7 @@ pub struct EntryParam {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Habits {
     /// Uses atomics or strong accesses on memory that other blocks see: blocks must be interleaved.
+    /// Reductions of integers whose result does not depend on their order are no such talk.
     pub talks_across_blocks: bool,
     /// Uses `griddepcontrol`.
     pub depends_on_grids: bool,

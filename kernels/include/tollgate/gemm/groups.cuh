@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "tollgate/ptx/atomic.cuh"
 #include "tollgate/status.cuh"
 #include "tollgate/warp.cuh"
 
@@ -35,7 +36,7 @@ __device__ __forceinline__ bool good_group(const int32_t* offsets, uint32_t e, u
 // that bad ones change nothing at all in memory; the first block reports them.
 __device__ __forceinline__ bool report_bad_offsets(bool good, StatusBlock* status) {
     if (!good && blockIdx.x == 0) {
-        atomicOr(&status->faults, fault::EXPERT_OFFSETS);
+        ptx::red_global_or_u32(&status->faults, fault::EXPERT_OFFSETS);
     }
     return good;
 }
