@@ -103,6 +103,38 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Refuses a buffer that is too small. `what` names it, with its unit.
+    ///
+    /// # Errors
+    /// [`Error::TooSmall`].
+    pub fn check_len(what: &'static str, actual: usize, needed: usize) -> Result<()> {
+        if actual >= needed {
+            return Ok(());
+        }
+        Err(Self::TooSmall {
+            what,
+            actual,
+            needed,
+        })
+    }
+
+    /// Refuses a length or a dimension that differs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check_shape(what: &'static str, actual: usize, expected: usize) -> Result<()> {
+        if actual == expected {
+            return Ok(());
+        }
+        Err(Self::Shape {
+            what,
+            actual,
+            expected,
+        })
+    }
+}
+
 impl From<Error> for tollgate_core::Error {
     fn from(error: Error) -> Self {
         match error {

@@ -96,16 +96,7 @@ impl Observer for Clock<'_> {
 fn sum(stage: &'static str, launches: &[LaunchRecord]) -> Counted {
     let mut counters = LaunchCounters::default();
     for launch in launches {
-        let more = &launch.counters;
-        counters.read_bytes += more.read_bytes;
-        counters.written_bytes += more.written_bytes;
-        counters.atomic_bytes += more.atomic_bytes;
-        counters.requested_bytes += more.requested_bytes;
-        counters.global_instructions += more.global_instructions;
-        counters.bank_conflicts += more.bank_conflicts;
-        counters.local_sectors += more.local_sectors;
-        counters.warp_instructions += more.warp_instructions;
-        counters.thread_instructions += more.thread_instructions;
+        counters.add(&launch.counters);
     }
     Counted {
         stage,

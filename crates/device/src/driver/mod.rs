@@ -70,6 +70,19 @@ pub struct LaunchCounters {
 }
 
 impl LaunchCounters {
+    /// Adds what another launch did.
+    pub fn add(&mut self, other: &Self) {
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+        self.atomic_bytes += other.atomic_bytes;
+        self.requested_bytes += other.requested_bytes;
+        self.global_instructions += other.global_instructions;
+        self.bank_conflicts += other.bank_conflicts;
+        self.local_sectors += other.local_sectors;
+        self.warp_instructions += other.warp_instructions;
+        self.thread_instructions += other.thread_instructions;
+    }
+
     /// Bytes moved to and from global memory.
     pub fn moved_bytes(&self) -> u64 {
         self.read_bytes + self.written_bytes + self.atomic_bytes

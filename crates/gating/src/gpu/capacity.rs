@@ -3,7 +3,7 @@
 use tollgate_core::Router;
 use tollgate_core::options::{Capacity, DropOrder};
 use tollgate_device::{
-    DeviceRoutingTable, DeviceSliceMut, Gpu, Kernel, Region, Result, StatusBlock, Stream,
+    DeviceRoutingTable, DeviceSliceMut, Error, Gpu, Kernel, Region, Result, StatusBlock, Stream,
     Workspace, WorkspaceLayout,
 };
 use tollgate_kernels::abi::selection::CapacityParams;
@@ -13,7 +13,7 @@ use tollgate_kernels::registry::selection::{
 };
 
 use super::quota::QuotaPlan;
-use super::table::{TableMut, check_len, check_same, product};
+use super::table::{TableMut, product};
 use crate::capacity::rows_per_expert;
 
 /// Assignments of a chunk at least: one warp's.
@@ -110,34 +110,34 @@ pub fn limit(
     kept: &mut DeviceSliceMut<'_, i32>,
 ) -> Result<()> {
     let (tokens, experts, most) = (plan.num_tokens, plan.num_experts, plan.max_assignments);
-    check_same("tokens of the selection (T)", selection.num_tokens, tokens)?;
-    check_same(
+    Error::check_shape("tokens of the selection (T)", selection.num_tokens, tokens)?;
+    Error::check_shape(
         "experts of the selection (E)",
         selection.num_experts,
         experts,
     )?;
-    check_len(
+    Error::check_len(
         "token_offsets, in elements,",
         selection.token_offsets.len(),
         tokens + 1,
     )?;
-    check_len(
+    Error::check_len(
         "expert_offsets, in elements,",
         selection.expert_offsets.len(),
         experts + 1,
     )?;
-    check_len(
+    Error::check_len(
         "expert_indices, in elements,",
         selection.expert_indices.len(),
         most,
     )?;
-    check_len(
+    Error::check_len(
         "routing_weights, in elements,",
         selection.routing_weights.len(),
         most,
     )?;
-    check_len("kept, in elements,", kept.len(), most)?;
-    check_len("the status block", status.len(), 1)?;
+    Error::check_len("kept, in elements,", kept.len(), most)?;
+    Error::check_len("the status block", status.len(), 1)?;
     table.check(tokens, experts, most)?;
 
     let memory = plan.quota.start(stream, workspace)?;

@@ -2,14 +2,14 @@
 
 use tollgate_core::{Error, Result, RowView, RowViewMut};
 use tollgate_device::{
-    DevicePtr, DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Gpu, Region, Stream,
-    Workspace, WorkspaceLayout,
+    DevicePtr, DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Error as DeviceError, Gpu,
+    Region, Stream, Workspace, WorkspaceLayout,
 };
 use tollgate_kernels::abi::selection::ConsistencyParams;
 use tollgate_kernels::registry::selection::{CONSISTENCY_BLOCK, CONSISTENCY_SUM, CONSISTENCY_WARP};
 
 use super::packed::{pack, unpack};
-use super::table::{check_len, check_same, product};
+use super::table::product;
 use crate::losses::check_with_gradients;
 
 /// Rows of up to so many columns are a warp's; eight of them wait in shared memory.
@@ -61,15 +61,15 @@ pub fn run(
     let (rows, columns) = (problem.a.num_rows(), problem.a.num_cols());
     product("rows (N)", rows, 1, i32::MAX as usize)?;
     product("columns (V)", columns, 1, i32::MAX as usize)?;
-    check_same("rows of b (N)", problem.b.num_rows(), rows)?;
-    check_same("columns of b (V)", problem.b.num_cols(), columns)?;
-    check_same("rows of da (N)", problem.da.num_rows(), rows)?;
-    check_same("columns of da (V)", problem.da.num_cols(), columns)?;
-    check_same("rows of db (N)", problem.db.num_rows(), rows)?;
-    check_same("columns of db (V)", problem.db.num_cols(), columns)?;
-    check_len("the loss, in elements,", problem.loss.len(), 1)?;
+    Error::check_shape("rows of b (N)", problem.b.num_rows(), rows)?;
+    Error::check_shape("columns of b (V)", problem.b.num_cols(), columns)?;
+    Error::check_shape("rows of da (N)", problem.da.num_rows(), rows)?;
+    Error::check_shape("columns of da (V)", problem.da.num_cols(), columns)?;
+    Error::check_shape("rows of db (N)", problem.db.num_rows(), rows)?;
+    Error::check_shape("columns of db (V)", problem.db.num_cols(), columns)?;
+    DeviceError::check_len("the loss, in elements,", problem.loss.len(), 1)?;
     if let Some(padding) = problem.padding {
-        check_same("padding (N)", padding.len(), rows)?;
+        Error::check_shape("padding (N)", padding.len(), rows)?;
     }
     Error::check_real("consistency α", problem.alpha.into(), 0.0, f32::MAX.into())?;
     let (layout, losses) = plan(rows)?;

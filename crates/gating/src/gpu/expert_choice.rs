@@ -2,7 +2,7 @@
 
 use tollgate_core::options::{BalanceOver, GateOptions, Weights};
 use tollgate_device::{
-    DevicePtr, DeviceRows, DeviceSlice, Gpu, Kernel, Region, Result, Stream, Workspace,
+    DevicePtr, DeviceRows, DeviceSlice, Error, Gpu, Kernel, Region, Result, Stream, Workspace,
     WorkspaceLayout,
 };
 use tollgate_kernels::abi::selection::ChoiceParams;
@@ -12,7 +12,7 @@ use tollgate_kernels::registry::selection::{
 
 use super::losses::LossPart;
 use super::quota::QuotaPlan;
-use super::table::{FinishPlan, TableMut, check_len, check_same, finish_around, product};
+use super::table::{FinishPlan, TableMut, finish_around, product};
 
 /// Tokens of a block of `tg_choice_count`.
 const COUNT_TOKENS: usize = 1024;
@@ -92,18 +92,18 @@ pub fn run(
     table: &mut TableMut<'_>,
 ) -> Result<()> {
     let (tokens, experts) = (finish.num_tokens, finish.num_experts);
-    check_same("slots of a token (k)", finish.k_max, experts)?;
-    check_same("rows of logits (T)", choice.logits.num_rows(), tokens)?;
-    check_same("columns of logits (E)", choice.logits.num_cols(), experts)?;
-    check_len(
+    Error::check_shape("slots of a token (k)", finish.k_max, experts)?;
+    Error::check_shape("rows of logits (T)", choice.logits.num_rows(), tokens)?;
+    Error::check_shape("columns of logits (E)", choice.logits.num_cols(), experts)?;
+    Error::check_len(
         "scores, in elements,",
         choice.scores.len(),
         tokens * experts,
     )?;
     if let Some(local) = &choice.local {
-        check_len("dropped, in elements,", local.dropped.len(), 1)?;
-        check_len("local experts, in elements,", local.experts.len(), tokens)?;
-        check_len("local weights, in elements,", local.weights.len(), tokens)?;
+        Error::check_len("dropped, in elements,", local.dropped.len(), 1)?;
+        Error::check_len("local experts, in elements,", local.experts.len(), tokens)?;
+        Error::check_len("local weights, in elements,", local.weights.len(), tokens)?;
     }
     table.check(tokens, experts, tokens * experts)?;
 

@@ -1,12 +1,14 @@
 //! Multiplicative jitter of the router's input on a GPU.
 
 use tollgate_core::{DType, Element, Error, RowView, RowViewMut, StepContext};
-use tollgate_device::{DeviceRows, DeviceRowsMut, DeviceSlice, Gpu, Result, StepBlock, Stream};
+use tollgate_device::{
+    DeviceRows, DeviceRowsMut, DeviceSlice, Error as DeviceError, Gpu, Result, StepBlock, Stream,
+};
 use tollgate_kernels::abi::selection::JitterParams;
 use tollgate_kernels::registry::selection::{JITTER_BF16, JITTER_F16, JITTER_F32};
 
 use super::packed::{pack, step_block, unpack};
-use super::table::{check_len, check_same, quad_blocks};
+use super::table::quad_blocks;
 
 /// `out = x · U(1 ± amount)`, `[T, H]`, with the bits of the CPU: see [`crate::Gating::jitter`].
 /// Capturable: a replay draws anew from the step block.
@@ -21,8 +23,8 @@ pub fn apply<T: Element>(
     x: DeviceRows<'_, T>,
     out: DeviceRowsMut<'_, f32>,
 ) -> Result<()> {
-    check_same("rows of out (T)", out.num_rows(), x.num_rows())?;
-    check_same("columns of out (H)", out.num_cols(), x.num_cols())?;
+    DeviceError::check_shape("rows of out (T)", out.num_rows(), x.num_rows())?;
+    DeviceError::check_shape("columns of out (H)", out.num_cols(), x.num_cols())?;
     let wide = x.row_alignment() >= 4 * size_of::<T>() as u64 && out.row_alignment() == 16;
     let params = JitterParams {
         step: step.ptr(),
@@ -72,7 +74,7 @@ fn launch(
     step: DeviceSlice<'_, StepBlock>,
     params: JitterParams,
 ) -> Result<()> {
-    check_len("the step block", step.len(), 1)?;
+    DeviceError::check_len("the step block", step.len(), 1)?;
     let kernel = match dtype {
         DType::F32 => &JITTER_F32,
         DType::F16 => &JITTER_F16,

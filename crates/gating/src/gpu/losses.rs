@@ -17,11 +17,12 @@
 use tollgate_core::Philox;
 use tollgate_core::options::{AuxLoss, GateOptions, Granularity};
 use tollgate_device::{
-    DevicePtr, DeviceSlice, DeviceSliceMut, Region, Result, StepBlock, Workspace, WorkspaceLayout,
+    DevicePtr, DeviceSlice, DeviceSliceMut, Error, Region, Result, StepBlock, Workspace,
+    WorkspaceLayout,
 };
 use tollgate_kernels::abi::selection::FinishParams;
 
-use super::table::{FinishPlan, check_len};
+use super::table::FinishPlan;
 
 /// The sums between gate and losses, planned with the rest of a workspace.
 #[derive(Debug, Clone, Copy)]
@@ -93,15 +94,15 @@ impl LossPart<'_> {
     ) -> Result<()> {
         let (options, plan) = (self.options, &self.plan);
         let balance = options.balance_alpha > 0.0;
-        check_len("losses, in elements,", self.losses.len(), 2)?;
+        Error::check_len("losses, in elements,", self.losses.len(), 2)?;
         if balance {
-            check_len("load, in elements,", self.load.len(), finish.num_experts)?;
+            Error::check_len("load, in elements,", self.load.len(), finish.num_experts)?;
         }
         if let Some(dropout) = options.gating_dropout
             && dropout.aux_loss == AuxLoss::Zero
             && self.training
         {
-            check_len("the step block", self.step.len(), 1)?;
+            Error::check_len("the step block", self.step.len(), 1)?;
             params.step = self.step.ptr();
             params.silent_below = Philox::threshold(dropout.probability.into());
             params.coin_per_step = u32::from(dropout.granularity == Granularity::Step);

@@ -1,12 +1,12 @@
 //! Noisy logits (Shazeer et al., 2017): `h = z + n · softplus(z_noise)`, and the way back.
 
 use tollgate_device::{
-    DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Gpu, Result, StepBlock, Stream,
+    DeviceRows, DeviceRowsMut, DeviceSlice, DeviceSliceMut, Error, Gpu, Result, StepBlock, Stream,
 };
 use tollgate_kernels::abi::selection::{NoiseBackwardParams, NoiseParams};
 use tollgate_kernels::registry::selection::{ADD_NOISE, NOISE_BACKWARD};
 
-use super::table::{check_len, check_same, quad_blocks};
+use super::table::quad_blocks;
 
 /// What noise is made of, and where it goes. All of it is in device memory.
 #[derive(Debug)]
@@ -33,24 +33,24 @@ pub struct Noise<'a> {
 /// Shapes that differ, arrays that are too small.
 pub fn add(gpu: &Gpu, stream: &Stream, noise: Noise<'_>) -> Result<()> {
     let (tokens, experts) = (noise.logits.num_rows(), noise.logits.num_cols());
-    check_same(
+    Error::check_shape(
         "rows of noise_logits (T)",
         noise.noise_logits.num_rows(),
         tokens,
     )?;
-    check_same(
+    Error::check_shape(
         "columns of noise_logits (E)",
         noise.noise_logits.num_cols(),
         experts,
     )?;
-    check_len("noise, in elements,", noise.noise.len(), tokens * experts)?;
-    check_len(
+    Error::check_len("noise, in elements,", noise.noise.len(), tokens * experts)?;
+    Error::check_len(
         "noisy_logits, in elements,",
         noise.noisy_logits.len(),
         tokens * experts,
     )?;
-    check_len("row_faults, in elements,", noise.row_faults.len(), tokens)?;
-    check_len("the step block", noise.step.len(), 1)?;
+    Error::check_len("row_faults, in elements,", noise.row_faults.len(), tokens)?;
+    Error::check_len("the step block", noise.step.len(), 1)?;
     let blocks = quad_blocks(tokens, experts, ADD_NOISE.threads)?;
     let aligned = noise.logits.row_alignment() == 16
         && noise.noise_logits.row_alignment() == 16
@@ -87,23 +87,23 @@ pub fn backward(
     dnoise_logits: DeviceRowsMut<'_, f32>,
 ) -> Result<()> {
     let (tokens, experts) = (dnoisy_logits.num_rows(), dnoisy_logits.num_cols());
-    check_same("rows of noise_logits (T)", noise_logits.num_rows(), tokens)?;
-    check_same(
+    Error::check_shape("rows of noise_logits (T)", noise_logits.num_rows(), tokens)?;
+    Error::check_shape(
         "columns of noise_logits (E)",
         noise_logits.num_cols(),
         experts,
     )?;
-    check_same(
+    Error::check_shape(
         "rows of dnoise_logits (T)",
         dnoise_logits.num_rows(),
         tokens,
     )?;
-    check_same(
+    Error::check_shape(
         "columns of dnoise_logits (E)",
         dnoise_logits.num_cols(),
         experts,
     )?;
-    check_len("noise, in elements,", noise.len(), tokens * experts)?;
+    Error::check_len("noise, in elements,", noise.len(), tokens * experts)?;
     let blocks = quad_blocks(tokens, experts, NOISE_BACKWARD.threads)?;
     let aligned = dnoisy_logits.row_alignment() == 16
         && noise_logits.row_alignment() == 16

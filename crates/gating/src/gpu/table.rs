@@ -143,51 +143,27 @@ impl TableMut<'_> {
 
     /// Refuses arrays that are too small.
     pub fn check(&self, tokens: usize, experts: usize, slots: usize) -> Result<()> {
-        check_len(
+        Error::check_len(
             "token_offsets, in elements,",
             self.token_offsets.len(),
             tokens + 1,
         )?;
-        check_len(
+        Error::check_len(
             "expert_indices, in elements,",
             self.expert_indices.len(),
             slots,
         )?;
-        check_len(
+        Error::check_len(
             "routing_weights, in elements,",
             self.routing_weights.len(),
             slots,
         )?;
-        check_len(
+        Error::check_len(
             "expert_offsets, in elements,",
             self.expert_offsets.len(),
             experts + 1,
         )
     }
-}
-
-/// Refuses a buffer that is too small.
-pub(super) fn check_len(what: &'static str, actual: usize, needed: usize) -> Result<()> {
-    if actual >= needed {
-        return Ok(());
-    }
-    Err(Error::TooSmall {
-        what,
-        actual,
-        needed,
-    })
-}
-
-/// Refuses a dimension that differs.
-pub(super) fn check_same(what: &'static str, actual: usize, expected: usize) -> Result<()> {
-    if actual == expected {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        what,
-        actual,
-        expected,
-    })
 }
 
 /// Blocks of `threads` threads that have four columns of a row each.

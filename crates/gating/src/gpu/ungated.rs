@@ -3,8 +3,8 @@
 use tollgate_core::options::{GateOptions, StochasticPer};
 use tollgate_core::{Error, Result, Router, Stream as DrawStream};
 use tollgate_device::{
-    DevicePtr, DeviceSlice, DeviceSliceMut, Gpu, StatusBlock, StepBlock, Stream, Workspace,
-    WorkspaceLayout,
+    DevicePtr, DeviceSlice, DeviceSliceMut, Error as DeviceError, Gpu, StatusBlock, StepBlock,
+    Stream, Workspace, WorkspaceLayout,
 };
 use tollgate_kernels::Kernel;
 use tollgate_kernels::abi::selection::{CountParams, DrawParams, UngatedParams};
@@ -12,7 +12,7 @@ use tollgate_kernels::registry::selection::{
     COUNT_EXPERTS, DRAW_BATCH, DRAW_EXPERTS, DRAW_SENTENCES, ENSEMBLE, HASH_LOOKUP,
 };
 
-use super::table::{FinishPlan, TableMut, check_len, finish, product};
+use super::table::{FinishPlan, TableMut, finish, product};
 
 /// Tokens of a block of `tg_count_experts`.
 const COUNT_TOKENS: usize = 1024;
@@ -104,8 +104,8 @@ pub fn run(
     let (tokens, experts) = (plan.num_tokens, plan.num_experts);
     let k = plan.router.max_experts_per_token(experts);
     table.check(tokens, experts, tokens * k)?;
-    check_len("the step block", inputs.step.len(), 1)?;
-    check_len("the status block", inputs.status.len(), 1)?;
+    DeviceError::check_len("the step block", inputs.step.len(), 1)?;
+    DeviceError::check_len("the status block", inputs.status.len(), 1)?;
     let (ids, sequences) = match plan.router {
         Router::Hash => (
             Some(required(
@@ -203,6 +203,6 @@ fn required<'a>(
         what,
         because: format!("router {router}"),
     })?;
-    check_len(what, slice.len(), len)?;
+    DeviceError::check_len(what, slice.len(), len)?;
     Ok(slice)
 }

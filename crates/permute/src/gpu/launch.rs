@@ -10,30 +10,6 @@ const LINES: u64 = 4;
 /// Where a grid would have fewer warps a multiprocessor than this, rows are cut finer.
 const WARPS_PER_SM: u64 = 8;
 
-/// Refuses a buffer that is too small.
-pub(super) fn check_len(what: &'static str, actual: usize, needed: usize) -> Result<()> {
-    if actual >= needed {
-        return Ok(());
-    }
-    Err(Error::TooSmall {
-        what,
-        actual,
-        needed,
-    })
-}
-
-/// Refuses a dimension that differs.
-pub(super) fn check_shape(what: &'static str, actual: usize, expected: usize) -> Result<()> {
-    if actual == expected {
-        return Ok(());
-    }
-    Err(Error::Shape {
-        what,
-        actual,
-        expected,
-    })
-}
-
 /// A count as the kernels number it; indices are i32.
 pub(super) fn index(what: &'static str, value: usize) -> Result<u32> {
     const LIMIT: usize = i32::MAX as usize;
@@ -49,7 +25,7 @@ pub(super) fn index(what: &'static str, value: usize) -> Result<u32> {
 
 /// The status block that faults are raised in.
 pub(super) fn check_status(status: &DeviceSliceMut<'_, StatusBlock>) -> Result<()> {
-    check_len("the status, in blocks,", status.len(), 1)
+    Error::check_len("the status, in blocks,", status.len(), 1)
 }
 
 /// What the operations that move rows follow: offsets of the tokens and rows of the assignments.
@@ -67,14 +43,14 @@ pub(super) fn check_followed(
     tokens: usize,
     rows: usize,
 ) -> Result<Followed> {
-    check_shape("rows of the token matrix (T)", tokens, table.num_tokens)?;
-    check_len("the permuted matrix, in rows,", rows, maps.max_rows)?;
-    check_len(
+    Error::check_shape("rows of the token matrix (T)", tokens, table.num_tokens)?;
+    Error::check_len("the permuted matrix, in rows,", rows, maps.max_rows)?;
+    Error::check_len(
         "token_offsets, in elements,",
         table.token_offsets.len(),
         table.num_tokens.saturating_add(1),
     )?;
-    check_len(
+    Error::check_len(
         "row_of_assignment, in elements,",
         maps.row_of_assignment.len(),
         table.max_assignments,

@@ -2,8 +2,8 @@
 
 use tollgate_core::{DType, Element};
 use tollgate_device::{
-    DevicePtr, DeviceRoutingTable, DeviceRows, DeviceRowsMut, DeviceSliceMut, Gpu, Kernel, Result,
-    StatusBlock, Stream,
+    DevicePtr, DeviceRoutingTable, DeviceRows, DeviceRowsMut, DeviceSliceMut, Error, Gpu, Kernel,
+    Result, StatusBlock, Stream,
 };
 use tollgate_kernels::abi::permute::{
     CopyRowsParams, RowGradientsParams, SumRowsParams, ZeroRowsParams,
@@ -14,7 +14,7 @@ use tollgate_kernels::registry::permute::{
 };
 
 use super::DevicePermuteMaps;
-use super::launch::{check_followed, check_len, check_shape, check_status, index, share};
+use super::launch::{check_followed, check_status, index, share};
 
 /// What an operation does with the rows that belong to no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn permute<T: Element>(
 ) -> Result<()> {
     let followed = check_followed(table, maps, x.num_rows(), rows.num_rows())?;
     let hidden = x.num_cols();
-    check_shape(
+    Error::check_shape(
         "columns of the permuted matrix (H)",
         rows.num_cols(),
         hidden,
@@ -98,17 +98,17 @@ pub fn zero_free_rows<T: Element>(
         return Ok(());
     }
     let max_rows = index("rows (R)", maps.max_rows)?;
-    check_len(
+    Error::check_len(
         "the permuted matrix, in rows,",
         rows.num_rows(),
         maps.max_rows,
     )?;
-    check_len(
+    Error::check_len(
         "token_of_row, in elements,",
         maps.token_of_row.len(),
         maps.max_rows,
     )?;
-    check_len(
+    Error::check_len(
         "the maps' expert_offsets, in elements,",
         maps.expert_offsets.len(),
         1,
@@ -177,8 +177,8 @@ pub fn permute_backward<T: Element>(
     status: DeviceSliceMut<'_, StatusBlock>,
 ) -> Result<()> {
     if let Some(addend) = &addend {
-        check_shape("rows of the addend (T)", addend.num_rows(), dx.num_rows())?;
-        check_shape(
+        Error::check_shape("rows of the addend (T)", addend.num_rows(), dx.num_rows())?;
+        Error::check_shape(
             "columns of the addend (H)",
             addend.num_cols(),
             dx.num_cols(),
@@ -205,7 +205,7 @@ fn sum<T: Element>(
 ) -> Result<()> {
     let followed = check_followed(table, maps, y.num_rows(), rows.num_rows())?;
     let hidden = y.num_cols();
-    check_shape(
+    Error::check_shape(
         "columns of the permuted matrix (H)",
         rows.num_cols(),
         hidden,
@@ -261,23 +261,23 @@ pub fn unpermute_backward<T: Element>(
 ) -> Result<()> {
     let followed = check_followed(table, maps, dy.num_rows(), rows.num_rows())?;
     let hidden = dy.num_cols();
-    check_shape(
+    Error::check_shape(
         "columns of the permuted matrix (H)",
         rows.num_cols(),
         hidden,
     )?;
-    check_len(
+    Error::check_len(
         "the gradient of the permuted matrix, in rows,",
         drows.num_rows(),
         maps.max_rows,
     )?;
-    check_shape(
+    Error::check_shape(
         "columns of the gradient of the permuted matrix (H)",
         drows.num_cols(),
         hidden,
     )?;
     check_weights(table)?;
-    check_len(
+    Error::check_len(
         "dweights, in elements,",
         dweights.len(),
         table.max_assignments,
@@ -323,7 +323,7 @@ pub fn unpermute_backward<T: Element>(
 }
 
 fn check_weights(table: &DeviceRoutingTable<'_>) -> Result<()> {
-    check_len(
+    Error::check_len(
         "routing_weights, in elements,",
         table.routing_weights.len(),
         table.max_assignments,

@@ -9,7 +9,7 @@ use tollgate_kernels::registry::permute::{
     SORT_COUNT, SORT_ROWS, SORT_SCAN, SORT_SCAN_EXPERTS, SORT_SHARED_EXPERTS, SORT_TILES_PER_BLOCK,
 };
 
-use super::launch::{check_len, check_shape, check_status, index};
+use super::launch::{check_status, index};
 use super::{DevicePermuteMaps, DevicePermuteMapsMut};
 
 /// Experts at most.
@@ -183,14 +183,14 @@ pub fn sort(
     status: DeviceSliceMut<'_, StatusBlock>,
 ) -> Result<()> {
     let shape = plan.shape;
-    check_shape("tokens (T)", table.num_tokens, shape.num_tokens)?;
-    check_shape("experts (E)", table.num_experts, shape.num_experts)?;
-    check_shape(
+    Error::check_shape("tokens (T)", table.num_tokens, shape.num_tokens)?;
+    Error::check_shape("experts (E)", table.num_experts, shape.num_experts)?;
+    Error::check_shape(
         "the bound of the assignments",
         table.max_assignments,
         shape.max_assignments,
     )?;
-    check_shape("the bound of the rows", maps.max_rows, plan.max_rows)?;
+    Error::check_shape("the bound of the rows", maps.max_rows, plan.max_rows)?;
     for (what, actual, needed) in [
         (
             "token_offsets, in elements,",
@@ -228,7 +228,7 @@ pub fn sort(
             shape.num_experts + 1,
         ),
     ] {
-        check_len(what, actual, needed)?;
+        Error::check_len(what, actual, needed)?;
     }
     check_status(&status)?;
     let num_tiles = shape.num_tokens.div_ceil(plan.tokens_per_tile);
