@@ -133,8 +133,11 @@ fn main() {
         }
     }
     op.finish();
+    let counted = family.wants_counters();
     family.finish();
-    gpu::tables(scale);
+    if counted {
+        gpu::tables(scale);
+    }
 }
 
 /// Compulsory bytes of a gate call. Routers whose number of assignments depends on the data are

@@ -39,8 +39,11 @@ fn main() {
         }
         op.finish();
     }
+    let counted = family.wants_counters();
     family.finish();
-    counters(scale);
+    if counted {
+        counters(scale);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

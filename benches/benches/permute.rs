@@ -54,8 +54,11 @@ fn main() {
         }
         op.finish();
     }
+    let counted = family.wants_counters();
     family.finish();
-    gpu::tables(scale);
+    if counted {
+        gpu::tables(scale);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

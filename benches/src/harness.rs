@@ -111,6 +111,12 @@ impl Family {
         self.scale
     }
 
+    /// Whether what is counted on the virtual GPU is to be printed as well: in a test, and where a
+    /// benchmark of the family was measured, so that a filter leaves it out with the rest.
+    pub fn wants_counters(&self) -> bool {
+        self.scale == Scale::Smoke || !self.tables.is_empty()
+    }
+
     /// The benchmarks of one operation; the name begins with the family's.
     pub fn op(&mut self, name: &str) -> Op<'_> {
         let mut group = self.criterion.benchmark_group(name);
