@@ -16,6 +16,15 @@ pub struct Module {
     pub sm_90a: Option<&'static str>,
 }
 
+impl Module {
+    /// The PTX for a device of this compute capability (major, minor). What is compiled for 90a runs on
+    /// 9.0 alone.
+    pub fn image(&self, capability: (u32, u32)) -> &'static str {
+        let hopper = self.sm_90a.filter(|_| capability == (9, 0));
+        hopper.unwrap_or(self.sm_80)
+    }
+}
+
 /// An entry of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel {

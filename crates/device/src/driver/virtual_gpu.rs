@@ -254,9 +254,7 @@ impl Driver for VirtualDriver {
         let module = match handles.modules.get(name.0) {
             Some(module) => module.clone(),
             None => {
-                let hopper = self.facts.compute_capability == (9, 0);
-                let image = kernel.module.sm_90a.filter(|_| hopper);
-                let image = image.unwrap_or(kernel.module.sm_80);
+                let image = kernel.module.image(self.facts.compute_capability);
                 let module = self
                     .machine
                     .load(DEVICE, image)

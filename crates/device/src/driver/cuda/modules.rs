@@ -84,9 +84,7 @@ fn load(module: &Module, capability: (u32, u32)) -> Result<sys::CUmodule> {
         call: CALL,
         reason: format!("module {}: {reason}", module.name),
     };
-    // What is compiled for 90a runs on 9.0 alone.
-    let image = module.sm_90a.filter(|_| capability == (9, 0));
-    let image = CString::new(image.unwrap_or(module.sm_80))
+    let image = CString::new(module.image(capability))
         .map_err(|_| refuse("the PTX has a zero byte in it".to_owned()))?;
     let mut log = vec![0_u8; LOG_BYTES];
     let mut options = [
